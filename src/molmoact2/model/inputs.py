@@ -1,0 +1,32 @@
+"""What the network reads. The letters of every shape in this package:
+
+    b batch   s tokens   v views (images)   c crops   p patches   i image tokens   w patches of one pooling window
+    h action horizon     a action width     n heads   d width     l layer          k flow samples
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInputs:
+    """A batch of encoded prompts. Shorter prompts are padded on the right."""
+
+    token_ids: Int[Tensor, "b s"]
+    """Padding holds any id; it is never read."""
+    image_mask: Bool[Tensor, "b s"]
+    """True on image tokens (patch, column, start and end tokens), which attend to one another both ways."""
+    valid: Bool[Tensor, "b s"]
+    """False on padding."""
+    crops: Float[Tensor, "c p x"]
+    """Pixels of every crop of every image of the batch, in order, cut into patches of x = patch_size² · 3 values."""
+    pooling: Int[Tensor, "i w"]
+    """For each `<im_patch>` token of the batch, in order, the patches it pools: indices into the flattened
+    (c p) axis, -1 where the window reaches over the edge."""
+
+    def to(self, device: torch.device | str) -> "ModelInputs":
+        """The same inputs on another device."""
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
