@@ -1,0 +1,27 @@
+"""What every test runs under: checked tensor shapes, repeatable properties, and where the goldens are."""
+
+from pathlib import Path
+
+import hypothesis
+import jaxtyping
+import pytest
+import torch
+
+jaxtyping.install_import_hook("molmoact2", "beartype.beartype")
+
+torch.set_num_threads(2)
+hypothesis.settings.register_profile("house", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("house")
+
+HERE = Path(__file__).parent
+GOLDENS = (HERE / "golden", HERE.parents[1] / "shared" / "golden")
+"""Copies that the project carries, and the originals beside a checkout."""
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the small released-format checkpoints with recorded inputs and outputs."""
+    for folder in GOLDENS:
+        if folder.is_dir():
+            return folder
+    pytest.skip(f"no golden checkpoints: neither {GOLDENS[0]} nor {GOLDENS[1]} is there")
