@@ -7,7 +7,10 @@ import jaxtyping
 import pytest
 import torch
 
-jaxtyping.install_import_hook("molmoact2", "beartype.beartype")
+TENSOR_CODE = ("molmoact2.model", "molmoact2.processing", "molmoact2.depth", "molmoact2.training")
+"""Where every annotated shape is checked at run time, in tests only; elsewhere users are answered with a ValueError."""
+
+jaxtyping.install_import_hook(TENSOR_CODE, "beartype.beartype")
 
 torch.set_num_threads(2)
 hypothesis.settings.register_profile("house", derandomize=True, deadline=None, database=None)
