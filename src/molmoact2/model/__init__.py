@@ -1,0 +1,1 @@
+"""The network, torch only: config, inputs, towers, action expert, flow, decoding, weights."""

@@ -1,7 +1,7 @@
 """What the network reads. The letters of every shape in this package:
 
-    b batch   s tokens   v views (images)   c crops   p patches   i image tokens   w patches of one pooling window
-    h action horizon     a action width     n heads   d width     l layer          k flow samples
+b batch   s tokens   v views (images)   c crops   p patches   i image tokens   w patches of one pooling window
+h action horizon     a action width     n heads   d width     l layer          k flow samples
 """
 
 from dataclasses import dataclass, replace

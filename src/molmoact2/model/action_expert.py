@@ -1,0 +1,186 @@
+"""The action expert: a flow-matching transformer as deep as the decoder (architecture section 6).
+
+Block l looks at the decoder's layer l through its cached keys and values. What depends on the prompt alone
+(`ExpertContext`) is computed once per chunk, what depends on the time alone (`Modulation`) once per time grid; a flow
+step is then `velocity`, which every sample k of a chunk shares a prompt for.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from molmoact2.model.attention import LayerKeyValues, attend
+from molmoact2.model.config import ExpertConfig
+from molmoact2.model.layers import Linear, SwiGLU, rms_normalize, rotary_angles, rotate
+
+NORM_EPS = 1e-6
+ROPE_THETA = 10000.0
+MAX_PERIOD = 10000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertContext:
+    """The prompt as the expert's blocks see it."""
+
+    layers: list[LayerKeyValues]
+    """Per block: projected keys and values [b n s h]."""
+    mask: Bool[Tensor, "b 1 1 s"]
+    """True on prompt tokens that the expert may look at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modulation:
+    """Shifts, scales and gates of every block at some times; broadcast over the action steps."""
+
+    blocks: Float[Tensor, "l 9 *b 1 d"]
+    """Shift, scale, gate of self-attention; of cross-attention; of the MLP."""
+    final: Float[Tensor, "2 *b 1 d"]
+    """Shift and scale before the last projection."""
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of the flow time, then two layers."""
+
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__()
+        self.num_frequencies = config.timestep_embed_dim // 2
+        self.inner = Linear(config.timestep_embed_dim, config.hidden_size)
+        self.outer = Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b d"]:
+        """Embed times in [0, 1], which are not scaled; computed in float32."""
+        steps = torch.arange(self.num_frequencies, device=t.device, dtype=torch.float32)
+        angles = t.float()[..., None] * torch.exp(-math.log(MAX_PERIOD) * steps / (self.num_frequencies - 1))
+        return self.outer(nn.functional.silu(self.inner(torch.cat((angles.sin(), angles.cos()), dim=-1))))
+
+
+class ActionSelfAttention(nn.Module):
+    """Attention among the steps of one chunk."""
+
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__()
+        self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.out = Linear(config.hidden_size, config.hidden_size)
+        self.config = config
+
+    def forward(self, x: Float[Tensor, "b k h d"], mask: Bool[Tensor, "#b 1 #h h"]) -> Float[Tensor, "b k h d"]:
+        """Each of the k samples attends to itself only."""
+        config, num_samples = self.config, x.shape[1]
+        query, key, value = rearrange(self.qkv(x), "b k h (t n e) -> t (b k) n h e", t=3, n=config.num_heads)
+        if config.qk_norm:
+            query, key = rms_normalize(query, config.qk_norm_eps), rms_normalize(key, config.qk_norm_eps)
+        if config.rope:
+            angles = rotary_angles(torch.arange(x.shape[2], device=x.device), config.head_dim, ROPE_THETA)
+            query, key = rotate(query, angles), rotate(key, angles)
+        mask = mask.repeat_interleave(num_samples, dim=0) if mask.shape[0] > 1 else mask
+        return self.out(rearrange(attend(query, key, value, mask), "(b k) n h e -> b k h (n e)", k=num_samples))
+
+
+class PromptCrossAttention(nn.Module):
+    """Attention from the action steps to the prompt."""
+
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__()
+        self.query = Linear(config.hidden_size, config.hidden_size)
+        self.out = Linear(config.hidden_size, config.hidden_size)
+        self.config = config
+
+    def forward(
+        self, x: Float[Tensor, "b k h d"], context: LayerKeyValues, mask: Bool[Tensor, "b 1 1 s"]
+    ) -> Float[Tensor, "b k h d"]:
+        """All steps of all samples of a chunk look at one copy of its prompt."""
+        query = rearrange(self.query(x), "b k h (n e) -> b n (k h) e", n=self.config.num_heads)
+        if self.config.qk_norm:
+            query = rms_normalize(query, self.config.qk_norm_eps)
+        mixed = attend(query, *context, mask)
+        return self.out(rearrange(mixed, "b n (k h) e -> b k h (n e)", k=x.shape[1]))
+
+
+class ExpertBlock(nn.Module):
+    """Self-attention, cross-attention and MLP, each modulated by the time."""
+
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__()
+        self.self_attention = ActionSelfAttention(config)
+        self.cross_attention = PromptCrossAttention(config)
+        self.mlp = SwiGLU(config.hidden_size, config.mlp_size, config.hidden_size, bias=True)
+        self.modulation = Linear(config.hidden_size, 9 * config.hidden_size)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b k h d"],
+        modulation: Float[Tensor, "9 #b #k 1 d"],
+        step_mask: Bool[Tensor, "#b 1 #h h"],
+        context: LayerKeyValues,
+        context_mask: Bool[Tensor, "b 1 1 s"],
+    ) -> Float[Tensor, "b k h d"]:
+        """Apply the block."""
+        shift, scale, gate, cross_shift, cross_scale, cross_gate, mlp_shift, mlp_scale, mlp_gate = modulation
+        x = x + gate * self.self_attention(modulate(x, shift, scale), step_mask)
+        x = x + cross_gate * self.cross_attention(modulate(x, cross_shift, cross_scale), context, context_mask)
+        return x + mlp_gate * self.mlp(modulate(x, mlp_shift, mlp_scale))
+
+
+class ActionExpert(nn.Module):
+    """Noise and time to velocity, given the prompt's keys and values."""
+
+    def __init__(self, config: ExpertConfig, *, action_dim: int, context_width: int) -> None:
+        """`context_width`: key heads times head width of the decoder."""
+        super().__init__()
+        self.config = config
+        self.time_embedding = TimeEmbedding(config)
+        self.action_embedding = Linear(action_dim, config.hidden_size)
+        self.context_key = Linear(context_width, config.hidden_size, bias=False)
+        self.context_value = Linear(context_width, config.hidden_size, bias=False)
+        self.blocks = nn.ModuleList(ExpertBlock(config) for _ in range(config.num_layers))
+        self.final_modulation = Linear(config.hidden_size, 2 * config.hidden_size)
+        self.velocity_out = Linear(config.hidden_size, action_dim)
+
+    def context(self, layers: list[LayerKeyValues], visible: Bool[Tensor, "b s"]) -> ExpertContext:
+        """Project the decoder's keys and values [b m s h] of every layer; `visible` marks the tokens to look at."""
+        projected = [(self._project(key, self.context_key, self.config.qk_norm), self._project(value, self.context_value))
+                     for key, value in layers]  # fmt: skip
+        return ExpertContext(layers=projected, mask=visible[:, None, None, :])
+
+    def _project(self, tokens: Float[Tensor, "b m s h"], projection: Linear, norm_heads: bool = False) -> Tensor:
+        x = projection(rearrange(tokens, "b m s h -> b s (m h)"))
+        if self.config.context_layer_norm:
+            x = rms_normalize(x, NORM_EPS)
+        x = rearrange(x, "b s (n e) -> b n s e", n=self.config.num_heads)
+        return rms_normalize(x, self.config.qk_norm_eps) if norm_heads else x
+
+    def modulation(self, t: Float[Tensor, "*b"], dtype: torch.dtype) -> Modulation:
+        """Everything that the times `t` decide, in the compute dtype."""
+        condition = nn.functional.silu(self.time_embedding(t)).to(dtype)[..., None, :]
+        blocks = torch.stack([torch.stack(block.modulation(condition).chunk(9, dim=-1)) for block in self.blocks])
+        return Modulation(blocks=blocks, final=torch.stack(self.final_modulation(condition).chunk(2, dim=-1)))
+
+    def velocity(
+        self,
+        x_t: Float[Tensor, "b k h a"],
+        modulation: Modulation,
+        context: ExpertContext,
+        valid_steps: Bool[Tensor, "b h"] | None = None,
+    ) -> Float[Tensor, "b k h a"]:
+        """Velocity at `x_t`, k samples per prompt. Steps that are not valid are unseen, and zero in the result."""
+        x = self.action_embedding(x_t.to(modulation.blocks.dtype))
+        num_steps = x.shape[2]
+        mask = torch.ones(1, 1, num_steps, num_steps, dtype=torch.bool, device=x.device)
+        if self.config.causal_attn:
+            mask = mask.tril()
+        if valid_steps is not None:
+            itself = torch.eye(num_steps, dtype=torch.bool, device=x.device)
+            mask = mask & valid_steps[:, None, None, :] | itself
+        for block, block_modulation, layer in zip(self.blocks, modulation.blocks, context.layers, strict=True):
+            x = block(x, block_modulation, mask, layer, context.mask)
+        velocity = self.velocity_out(modulate(x, *modulation.final))
+        return velocity if valid_steps is None else velocity * valid_steps[:, None, :, None]
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Normalise, then scale and shift: `norm(x) · (1 + scale) + shift`."""
+    return rms_normalize(x, NORM_EPS) * (1 + scale) + shift
