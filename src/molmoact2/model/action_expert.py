@@ -142,8 +142,11 @@ class ActionExpert(nn.Module):
 
     def context(self, layers: list[LayerKeyValues], visible: Bool[Tensor, "b s"]) -> ExpertContext:
         """Project the decoder's keys and values [b m s h] of every layer; `visible` marks the tokens to look at."""
-        projected = [(self._project(key, self.context_key, self.config.qk_norm), self._project(value, self.context_value))
-                     for key, value in layers]  # fmt: skip
+        norm_keys = self.config.qk_norm
+        projected = [
+            (self._project(key, self.context_key, norm_keys), self._project(value, self.context_value))
+            for key, value in layers
+        ]
         return ExpertContext(layers=projected, mask=visible[:, None, None, :])
 
     def _project(self, tokens: Float[Tensor, "b m s h"], projection: Linear, norm_heads: bool = False) -> Tensor:
@@ -156,7 +159,10 @@ class ActionExpert(nn.Module):
     def modulation(self, t: Float[Tensor, "*b"], dtype: torch.dtype) -> Modulation:
         """Everything that the times `t` decide, in the compute dtype."""
         condition = nn.functional.silu(self.time_embedding(t)).to(dtype)[..., None, :]
-        blocks = torch.stack([torch.stack(block.modulation(condition).chunk(9, dim=-1)) for block in self.blocks])
+        per_block = [
+            torch.stack(block.get_submodule("modulation")(condition).chunk(9, dim=-1)) for block in self.blocks
+        ]
+        blocks = torch.stack(per_block)
         return Modulation(blocks=blocks, final=torch.stack(self.final_modulation(condition).chunk(2, dim=-1)))
 
     def velocity(

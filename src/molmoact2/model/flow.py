@@ -42,21 +42,3 @@ def integrate(
     for step in range(num_steps):
         x_t = x_t + velocity(x_t, step).float() / num_steps
     return x_t
-
-
-def sample_times(
-    shape: tuple[int, ...],
-    *,
-    alpha: float,
-    beta: float,
-    offset: float,
-    scale: float,
-    generator: torch.Generator | None = None,
-) -> Float[Tensor, "..."]:
-    """Training times `offset + scale · B` with B ~ Beta(alpha, beta): denser near noise (training F.2).
-
-    Drawn as a ratio of gamma variates on the CPU, from `generator`, so that a resumed run draws the same.
-    """
-    concentration = torch.tensor([alpha, beta]).expand(*shape, 2).contiguous()
-    gammas = torch._standard_gamma(concentration, generator=generator)
-    return offset + scale * gammas[..., 0] / gammas.sum(dim=-1)

@@ -1,9 +1,8 @@
 """The small parts every tower shares, and the precision policy.
 
-Precision: weights and activations are in the compute dtype, the dtype of the tensors that flow through. float32 is kept,
-whatever the compute dtype, where rounding would be seen: inside the norms, the softmax, the rotary angles and their
-application, the time embedding, the flow state, and losses. Nothing outside this file, `attention.py` and `flow.py`
-decides on a dtype. There is no autocast.
+Precision: weights and activations are in the compute dtype, the dtype of the tensors that flow through. float32 is
+kept, whatever the compute dtype, where rounding would be seen: inside the norms, the softmax, the rotary angles and
+their application, the time embedding, the flow state, logits and losses. There is no autocast.
 """
 
 import torch
@@ -22,19 +21,19 @@ ACTIVATIONS = {
 class Linear(nn.Linear):
     """A linear layer that computes in the dtype of its input, so that float32 weights can train in bfloat16."""
 
-    def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
-        """Apply the layer in the dtype of `x`."""
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
+    def forward(self, input: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:  # noqa: A002 - torch's name
+        """Apply the layer in the dtype of `input`."""
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return F.linear(input, self.weight.to(input.dtype), bias)
 
 
 class LayerNorm(nn.LayerNorm):
     """Layer normalisation, in float32."""
 
-    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    def forward(self, input: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:  # noqa: A002 - torch's name
         """Normalise the last axis."""
         weight, bias = self.weight.float(), self.bias.float()
-        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+        return F.layer_norm(input.float(), self.normalized_shape, weight, bias, self.eps).to(input.dtype)
 
 
 class RMSNorm(nn.Module):
