@@ -1,0 +1,58 @@
+"""Pictures of the scene: quick ones for policies, fine ones for people."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from molmoact2.envs.headless import mujoco
+from molmoact2.registry import unknown
+
+CAMERAS = ("front", "wrist", "overview")
+FINE_SAMPLES = 8
+
+
+class Views:
+    """Renderers of one model, one per image size and quality, made when first needed."""
+
+    def __init__(self, model: "mujoco.MjModel", data: "mujoco.MjData") -> None:
+        self.model = model
+        self.data = data
+        self.renderers: dict[tuple[int, int, bool], mujoco.Renderer] = {}
+
+    def check(self, camera: str, height: int, width: int) -> None:
+        """Refuse an unknown camera or an empty image with a ValueError."""
+        if camera not in CAMERAS:
+            raise unknown("camera", camera, CAMERAS)
+        if height < 1 or width < 1:
+            raise ValueError(f"An image has a positive height and width; got {height} x {width}.")
+
+    def policy_view(self, camera: str, height: int, width: int) -> NDArray[np.uint8]:
+        """[height, width, 3] without shadows or smooth edges: four times as fast on a CPU."""
+        return self.draw(camera, height, width, fine=False)
+
+    def fine_view(self, camera: str, height: int, width: int) -> NDArray[np.uint8]:
+        """[height, width, 3] with shadows and smooth edges."""
+        return self.draw(camera, height, width, fine=True)
+
+    def draw(self, camera: str, height: int, width: int, *, fine: bool) -> NDArray[np.uint8]:
+        """Render one camera's picture of the present state."""
+        self.check(camera, height, width)
+        key = (height, width, fine)
+        if key not in self.renderers:
+            self.renderers[key] = self.make_renderer(height, width, fine=fine)
+        renderer = self.renderers[key]
+        renderer.update_scene(self.data, camera)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = fine
+        return renderer.render()
+
+    def make_renderer(self, height: int, width: int, *, fine: bool) -> "mujoco.Renderer":
+        """A renderer of one size; MuJoCo takes the buffer's size and smoothness from the model when it is made."""
+        buffer = self.model.vis.global_
+        buffer.offheight, buffer.offwidth = height, width
+        self.model.vis.quality.offsamples = FINE_SAMPLES if fine else 0
+        return mujoco.Renderer(self.model, height, width)
+
+    def close(self) -> None:
+        """Free all renderers."""
+        for renderer in self.renderers.values():
+            renderer.close()
+        self.renderers.clear()
