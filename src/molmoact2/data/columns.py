@@ -1,0 +1,92 @@
+"""The numeric columns of a LeRobot v3.0 dataset: `data/`, parquet files of a row per frame, a row group per episode.
+
+A column of one number per frame is stored plainly, a vector as a fixed-size list.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from molmoact2.data.episodes import EpisodeRecord
+from molmoact2.data.files import Shard, malformed, read_table
+
+
+def data_table(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
+    """Build the table of one episode from arrays [T] or [T, d]."""
+    return pa.table({name: _to_arrow(array) for name, array in columns.items()})
+
+
+def read_columns(root: Path, info: Mapping[str, Any], records: Sequence[EpisodeRecord]) -> dict[str, NDArray[Any]]:
+    """Read all numeric columns into memory: name -> [frames] or [frames, d], in the order of `index`."""
+    features = {name: feature for name, feature in info["features"].items() if _is_numeric(feature)}
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in features}
+    for path, table in read_shards(root, info["data_path"], records):
+        for name, feature in features.items():
+            parts[name].append(_to_numpy(path, name, table, feature))
+    columns = {
+        name: np.concatenate(parts[name]) if parts[name] else np.zeros((0, *_row_shape(feature)), feature["dtype"])
+        for name, feature in features.items()
+    }
+    if not np.array_equal(columns["index"], np.arange(len(columns["index"]))):
+        raise malformed(root / "data", "the column 'index' does not count the frames", "Record or copy it again.")
+    return columns
+
+
+def read_shards(root: Path, data_path: str, records: Sequence[EpisodeRecord]) -> Iterator[tuple[Path, pa.Table]]:
+    """Read the data files that `records` name, in order; of each file the rows of these episodes only."""
+    for shard, members in groupby(records, key=lambda record: record.data_shard):
+        yield read_shard(root, data_path, shard, list(members))
+
+
+def read_shard(root: Path, data_path: str, shard: Shard, records: Sequence[EpisodeRecord]) -> tuple[Path, pa.Table]:
+    """Read the rows of `records` from one data file; returns its path and the rows, episode after episode."""
+    path = root / shard.path(data_path)
+    table = read_table(path)
+    if "episode_index" not in table.column_names:
+        raise malformed(path, "the column 'episode_index' is missing", "Restore the file from its source.")
+    wanted = np.array([record.episode_index for record in records])
+    found = table["episode_index"].to_numpy()
+    kept = np.isin(found, wanted)
+    if not np.array_equal(found[kept], np.repeat(wanted, [record.length for record in records])):
+        problem = f"its rows are not those of the episodes {wanted[0]} to {wanted[-1]} as meta/episodes counts them"
+        raise malformed(path, problem, "Copy the dataset again, or restore this file.")
+    return path, table if kept.all() else table.filter(pa.array(kept))
+
+
+def _is_numeric(feature: Mapping[str, Any]) -> bool:
+    return feature["dtype"] == "bool" or feature["dtype"].rstrip("0123456789") in ("float", "int", "uint")
+
+
+def _row_shape(feature: Mapping[str, Any]) -> tuple[int, ...]:
+    shape = tuple(feature["shape"])
+    return () if shape == (1,) else shape
+
+
+def _to_arrow(array: NDArray[Any]) -> pa.Array:
+    flat = pa.array(np.ascontiguousarray(array).reshape(-1))
+    width = array.size // len(array)
+    return flat if width == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
+
+
+def _to_numpy(path: Path, name: str, table: pa.Table, feature: Mapping[str, Any]) -> NDArray[Any]:
+    """One column as an array, after checking that it has the type and shape of its feature."""
+    fix = "meta/info.json and the data do not belong together: restore them from their source."
+    if name not in table.column_names:
+        raise malformed(path, f"the column {name!r} is missing", fix)
+    column = table[name].combine_chunks()
+    while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+        column = column.flatten()
+    shape = (table.num_rows, *_row_shape(feature))
+    if column.null_count or len(column) != np.prod(shape) or not _is_numeric({"dtype": _dtype_name(column.type)}):
+        problem = f"the column {name!r} does not hold {feature['dtype']} values of shape {list(shape)}"
+        raise malformed(path, problem, fix)
+    return column.to_numpy(zero_copy_only=False).reshape(shape).astype(feature["dtype"], copy=False)
+
+
+def _dtype_name(kind: pa.DataType) -> str:
+    return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))

@@ -1,0 +1,184 @@
+"""The table of episodes of a LeRobot v3.0 dataset: `meta/episodes/`.
+
+Each row says where the frames and the video of one episode are. A dataset has as many episodes as `info.json` says;
+rows beyond that are left from an episode that was never finished, and of two rows for one episode the first counts
+(an interrupted `compact` leaves such pairs, and both are true).
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from molmoact2.data.files import EPISODES_PATH, INFO_PATH, Shard, malformed, read_table, write_table
+from molmoact2.data.metadata import video_keys
+from molmoact2.data.statistics import LEVELS, Statistics
+
+HISTOGRAMS_KEY = b"molmoact2.pixel_histograms"
+"""Key, in the metadata of an episodes file, of the summed pixel histograms of its episodes: camera -> [3, 256] counts.
+
+Other readers do not see it; it keeps the image statistics of a resumed recording exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSpan:
+    """Where the video of one episode is, for one camera."""
+
+    shard: Shard
+    from_s: float
+    """Time of the first frame in the file, in seconds."""
+    to_s: float
+    """Time just after the last frame."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeRecord:
+    """One row of the table of episodes."""
+
+    episode_index: int
+    tasks: tuple[str, ...]
+    length: int
+    """Frames."""
+    from_index: int
+    """Row of the first frame in the dataset (`dataset_from_index`)."""
+    to_index: int
+    """Row just after the last frame (`dataset_to_index`)."""
+    data_shard: Shard
+    videos: Mapping[str, VideoSpan]
+    """Video key (for instance observation.images.front) -> its part of a video file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodesTable:
+    """All finished episodes, in order."""
+
+    table: pa.Table
+    """The rows, with every column."""
+    records: tuple[EpisodeRecord, ...]
+    paths: tuple[Path, ...]
+    """The episodes files that the rows come from."""
+    histograms: Mapping[str, NDArray[np.int64]] | None
+    """Video key -> pixel histograms [3, 256] over all episodes; None when another program wrote the dataset."""
+
+
+def episode_row(record: EpisodeRecord, statistics: Mapping[str, Statistics], shard: Shard) -> dict[str, Any]:
+    """The row for one episode, with its own statistics, in the episodes file `shard`."""
+    row: dict[str, Any] = {
+        "episode_index": record.episode_index,
+        "tasks": list(record.tasks),
+        "length": record.length,
+        "dataset_from_index": record.from_index,
+        "dataset_to_index": record.to_index,
+        "data/chunk_index": record.data_shard.chunk_index,
+        "data/file_index": record.data_shard.file_index,
+    }
+    for key, span in record.videos.items():
+        row |= {
+            f"videos/{key}/chunk_index": span.shard.chunk_index,
+            f"videos/{key}/file_index": span.shard.file_index,
+            f"videos/{key}/from_timestamp": span.from_s,
+            f"videos/{key}/to_timestamp": span.to_s,
+        }
+    for name, stats in statistics.items():
+        row |= {f"stats/{name}/{key}": value.tolist() for key, value in stats.items()}
+    return row | {"meta/episodes/chunk_index": shard.chunk_index, "meta/episodes/file_index": shard.file_index}
+
+
+def write_episodes(root: Path, shard: Shard, table: pa.Table, histograms: Mapping[str, NDArray[np.int64]]) -> None:
+    """Write one episodes file, with the summed pixel histograms [3, 256] of its episodes, by video key."""
+    encoded = {key: base64.b64encode(counts.astype("<i8").tobytes()).decode() for key, counts in histograms.items()}
+    table = table.replace_schema_metadata({HISTOGRAMS_KEY: json.dumps(encoded)})
+    write_table(root / shard.path(EPISODES_PATH), [table])
+
+
+def read_episodes(root: Path, info: Mapping[str, Any]) -> EpisodesTable:
+    """Read the rows of the finished episodes. Raises ValueError, naming the file, when rows are missing or disagree."""
+    num_episodes = info["total_episodes"]
+    seen = np.zeros(num_episodes, bool)
+    parts: dict[Path, pa.Table] = {}
+    for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
+        table = read_table(path)
+        indices = _int_column(table, "episode_index", path)
+        fresh = np.array([0 <= index < num_episodes and not seen[index] for index in indices], bool)
+        if fresh.any():
+            seen[indices[fresh]] = True
+            parts[path] = table.filter(pa.array(fresh))
+    if not seen.all():
+        missing = np.flatnonzero(~seen)[:10].tolist()
+        problem = f"it promises {num_episodes} episodes, but meta/episodes has no row for {missing}"
+        raise malformed(root / INFO_PATH, problem, "Copy the dataset again, or restore meta/episodes.")
+    table = pa.concat_tables(parts.values(), promote_options="default") if parts else pa.table({})
+    if parts:
+        table = table.sort_by("episode_index")
+    records = _records(root, table, video_keys(info))
+    _check_frames_add_up(root, records, info["total_frames"])
+    return EpisodesTable(
+        table=table, records=records, paths=tuple(parts), histograms=_summed_histograms(list(parts.values()))
+    )
+
+
+def _records(root: Path, table: pa.Table, keys: list[str]) -> tuple[EpisodeRecord, ...]:
+    if table.num_rows == 0:
+        return ()
+    columns = ["tasks", "length", "dataset_from_index", "dataset_to_index", "data/chunk_index", "data/file_index"]
+    parts = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+    columns += [f"videos/{key}/{part}" for key in keys for part in parts]
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise malformed(root / "meta/episodes", f"the columns {missing} are missing", "Restore it from its source.")
+    rows = table.select(["episode_index", *columns]).to_pylist()
+    return tuple(
+        EpisodeRecord(
+            episode_index=row["episode_index"],
+            tasks=tuple(row["tasks"]),
+            length=row["length"],
+            from_index=row["dataset_from_index"],
+            to_index=row["dataset_to_index"],
+            data_shard=Shard(row["data/chunk_index"], row["data/file_index"]),
+            videos={key: _span(*(row[f"videos/{key}/{part}"] for part in parts)) for key in keys},
+        )
+        for row in rows
+    )
+
+
+def _span(chunk_index: int, file_index: int, from_s: float, to_s: float) -> VideoSpan:
+    return VideoSpan(shard=Shard(chunk_index, file_index), from_s=from_s, to_s=to_s)
+
+
+def _check_frames_add_up(root: Path, records: tuple[EpisodeRecord, ...], total_frames: int) -> None:
+    fix = "Copy the dataset again, or restore meta/."
+    end = 0
+    for record in records:
+        if record.from_index != end or record.to_index != end + record.length or record.length < 1:
+            problem = (
+                f"episode {record.episode_index} has rows {record.from_index} to {record.to_index} and length "
+                f"{record.length}, the episode before it ends at row {end}"
+            )
+            raise malformed(root / "meta/episodes", problem, fix)
+        end = record.to_index
+    if end != total_frames:
+        problem = f"it promises {total_frames} frames, the episodes of meta/episodes have {end}"
+        raise malformed(root / INFO_PATH, problem, fix)
+
+
+def _summed_histograms(tables: list[pa.Table]) -> dict[str, NDArray[np.int64]] | None:
+    total: dict[str, NDArray[np.int64]] = {}
+    for table in tables:
+        encoded = (table.schema.metadata or {}).get(HISTOGRAMS_KEY)
+        if encoded is None:
+            return None
+        for key, text in json.loads(encoded).items():
+            counts = np.frombuffer(base64.b64decode(text), "<i8").reshape(3, LEVELS)
+            total[key] = total.get(key, 0) + counts
+    return total
+
+
+def _int_column(table: pa.Table, name: str, path: Path) -> NDArray[np.int64]:
+    if name not in table.column_names:
+        raise malformed(path, f"the column {name!r} is missing", "Restore the file from its source.")
+    return table[name].to_numpy().astype(np.int64)

@@ -1,0 +1,161 @@
+"""What a dataset holds, and one episode of it.
+
+`DatasetSchema` is the description that a recording starts from; `Episode` is what is added to it and read back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from molmoact2.embodiments import Embodiment
+
+STATE = "observation.state"
+ACTION = "action"
+CAMERA_PREFIX = "observation.images."
+INDEX_COLUMNS = {
+    "timestamp": "float32",
+    "frame_index": "int64",
+    "episode_index": "int64",
+    "index": "int64",
+    "task_index": "int64",
+}
+"""Columns of every dataset, one number per frame; `timestamp` is in seconds since the start of the episode."""
+EXTRA_DTYPES = ("float32", "float64", "int64", "bool")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtraColumn:
+    """A numeric column beyond state and action, for instance a reward or the true poses of a simulation."""
+
+    dtype: str = "float32"
+    """One of float32, float64, int64, bool."""
+    names: tuple[str, ...] = ("value",)
+    """One name per dimension; a column of one dimension may be given as [T] or [T, 1]."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in EXTRA_DTYPES or not self.names:
+            raise ValueError(
+                f"An extra column needs a dtype among {', '.join(EXTRA_DTYPES)} and at least one name, "
+                f"got dtype {self.dtype!r} and names {self.names!r}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSchema:
+    """The robot, its cameras and the columns of a dataset."""
+
+    fps: int
+    """Frames per second, of states, actions and video alike."""
+    robot_type: str
+    """What the robot is; we use the embodiment's tag."""
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    image_sizes: Mapping[str, tuple[int, int]]
+    """Camera -> (height, width) in pixels, both even; the order is the order in which a policy sees them."""
+    extras: Mapping[str, ExtraColumn] = field(default_factory=dict)
+    """Name -> further numeric columns."""
+
+    def __post_init__(self) -> None:
+        if self.fps < 1 or self.fps != int(self.fps):
+            raise ValueError(f"fps must be a whole number of at least 1, got {self.fps}.")
+        if not self.state_names or not self.action_names:
+            raise ValueError("A dataset needs at least one state and one action name.")
+        for camera, size in self.image_sizes.items():
+            if len(size) != 2 or any(side < 2 or side % 2 for side in size):
+                raise ValueError(
+                    f"Camera {camera!r}: the image size must be (height, width), both even because video stores colour "
+                    f"at half resolution, got {size}. Resize or crop the images first."
+                )
+        taken = {STATE, ACTION, *INDEX_COLUMNS, "task"}
+        if wrong := [name for name in self.extras if name in taken or name.startswith(CAMERA_PREFIX) or "/" in name]:
+            raise ValueError(f"Extra columns may not be called {wrong}: the names mean something else in a dataset.")
+
+    @classmethod
+    def for_embodiment(
+        cls,
+        embodiment: Embodiment,
+        *,
+        image_size: tuple[int, int],
+        fps: int | None = None,
+        extras: Mapping[str, ExtraColumn] | None = None,
+    ) -> "DatasetSchema":
+        """The schema of a robot of the table, every camera giving images of `image_size` (height, width).
+
+        `fps` is the embodiment's control rate unless given.
+        """
+        return cls(
+            fps=int(embodiment.control_hz) if fps is None else fps,
+            robot_type=embodiment.tag,
+            state_names=embodiment.state_names,
+            action_names=embodiment.action_names,
+            image_sizes=dict.fromkeys(embodiment.cameras, image_size),
+            extras=extras or {},
+        )
+
+    def vector_features(self) -> dict[str, dict[str, Any]]:
+        """The numeric columns as `info.json` describes them, without the index columns."""
+        columns = {
+            STATE: ExtraColumn(names=self.state_names),
+            ACTION: ExtraColumn(names=self.action_names),
+            **self.extras,
+        }
+        return {
+            name: {"dtype": column.dtype, "shape": [len(column.names)], "names": list(column.names)}
+            for name, column in columns.items()
+        }
+
+    def check(self, episode: "Episode") -> None:
+        """Raise ValueError unless the arrays of `episode` are as this schema says."""
+        length = len(episode.action)
+        if length < 1:
+            raise ValueError("An episode needs at least one frame, got none.")
+        if not episode.task.strip():
+            raise ValueError("An episode needs a task in words, got an empty one.")
+        _check_names("camera", episode.images, self.image_sizes)
+        _check_names("extra column", episode.extras, self.extras)
+        for camera, images in episode.images.items():
+            _check_array(f"Images of {camera!r}", images, (length, *self.image_sizes[camera], 3), np.uint8)
+        for name, feature in self.vector_features().items():
+            array = _as_rows(episode.columns()[name])
+            _check_array(f"Column {name!r}", array, (length, *feature["shape"]), feature["dtype"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One demonstration: T frames taken at a steady rate."""
+
+    images: Mapping[str, NDArray[np.uint8]]
+    """Camera -> [T, height, width, 3] RGB."""
+    state: NDArray[np.float32]
+    """[T, state_dim] in robot units."""
+    action: NDArray[np.float32]
+    """[T, action_dim] in robot units: what was commanded after the frame of the same row was seen."""
+    task: str
+    """The instruction."""
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Further columns, [T] or [T, d]."""
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The numeric arrays under the names they have on disk."""
+        return {STATE: self.state, ACTION: self.action, **self.extras}
+
+
+def _as_rows(array: NDArray[Any]) -> NDArray[Any]:
+    return array[:, None] if array.ndim == 1 else array
+
+
+def _check_names(what: str, given: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    if set(given) != set(expected):
+        raise ValueError(f"Expected exactly the {what}s {sorted(expected)}, got {sorted(given)}.")
+
+
+def _check_array(what: str, array: NDArray[Any], shape: tuple[int, ...], dtype: Any) -> None:
+    if array.shape != shape or array.dtype != np.dtype(dtype):
+        raise ValueError(
+            f"{what} must be {np.dtype(dtype)} of shape {list(shape)}, got {array.dtype} of shape {list(array.shape)}."
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{what} must be finite, but holds NaN or infinity. Drop or repair the episode.")
