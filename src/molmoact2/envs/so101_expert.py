@@ -17,7 +17,7 @@ from molmoact2.envs.so101_layout import SIDES
 from molmoact2.envs.so101_scene import PAN_AXIS_X_M, PLATE_HALF_HEIGHT_M, PLATE_RADIUS_M
 from molmoact2.types import ActionChunk, Observation
 
-LARGEST_STEP_RAD = 0.16
+LARGEST_STEP_RAD = 0.10
 """Largest joint motion asked for in one control step."""
 OPEN_RAD, CLOSED_RAD = 0.65, 0.10
 OPEN_ENOUGH_RAD = 0.50
