@@ -29,7 +29,10 @@ PINCH_TO_CUBE_M = -0.015
 """Along the jaws' opening: from the pinch point to the fixed pad's face."""
 
 HOVER_M = 0.055
-FUNNEL_SLOPE, FUNNEL_FLOOR_M = 5.0, 0.004
+NEAR_M = 0.03
+GRASP_FUNNEL = (5.0, 0.004)
+PUSH_FUNNEL = (3.0, 0.010)
+"""Slope of the funnel and radius of its floor [m]."""
 IN_JAWS_M = (0.010, 0.008, 0.007)
 """How far from the middle of the jaws a cube may be for them to close on it, along the gripper's axes."""
 LIFT_HEIGHT_M, LIFT_REACH_M = 0.085, 0.17
@@ -40,7 +43,7 @@ PUSH_POINT_M = (-0.008, 0.0, 0.0)
 """Middle of the closed fingers, from the pinch point in the gripper's frame."""
 FINGER_HALF_WIDTH_M = 0.008
 PUSH_HEIGHT_M, PUSH_GAP_M, PUSH_AHEAD_M = 0.014, 0.014, 0.045
-PUSH_SIDE_SLIP_M = 0.010
+PUSH_SIDE_SLIP_M, PUSH_LOW_M = 0.012, 0.012
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,13 +155,13 @@ class So101Expert:
             return Goal(point_m=self.cube_m, gripper_rad=CLOSED_RAD, turn_rad=turn, offset_m=offset, delicate=True)
         distance = float(np.linalg.norm(miss[:2]))
         still_closed = np.clip((OPEN_ENOUGH_RAD - self.gripper_rad) / 0.2, 0, 1)
-        height = max(funnel_m(distance), HOVER_M * still_closed)
+        height = max(funnel_m(distance, *GRASP_FUNNEL), HOVER_M * still_closed)
         return Goal(
             point_m=self.cube_m + (0, 0, height),
             gripper_rad=OPEN_RAD,
             turn_rad=turn,
             offset_m=offset,
-            delicate=distance < 0.02,
+            delicate=distance < NEAR_M,
         )
 
     def place(self) -> Goal:
@@ -179,7 +182,7 @@ class So101Expert:
             point_m=point,
             gripper_rad=CLOSED_RAD,
             offset_m=self.in_gripper(self.cube_m),
-            delicate=distance < 0.03,
+            delicate=distance < NEAR_M,
         )
 
     def rise(self) -> Goal:
@@ -200,21 +203,22 @@ class So101Expert:
         finger = data.site_xpos[self.site] + data.site_xmat[self.site].reshape(3, 3) @ PUSH_POINT_M
         across, along = (finger - self.cube_m)[:2] * (1, direction)
         touching = -(self.half_m + FINGER_HALF_WIDTH_M)
-        low = finger[2] < PUSH_HEIGHT_M + 0.010
-        if low and along < touching + 0.005 and abs(across) < PUSH_SIDE_SLIP_M:
-            point = np.array((self.cube_m[0], finger[1] + direction * PUSH_AHEAD_M, PUSH_HEIGHT_M))
+        behind = along < touching + 0.005 and abs(across) < PUSH_SIDE_SLIP_M
+        point = np.array((self.cube_m[0], self.cube_m[1] + direction * (touching - PUSH_GAP_M), PUSH_HEIGHT_M))
+        distance = float(np.linalg.norm((finger - point)[:2]))
+        if behind and finger[2] < PUSH_HEIGHT_M + PUSH_LOW_M:
+            point[1] = finger[1] + direction * PUSH_AHEAD_M
         else:
-            point = np.array((self.cube_m[0], self.cube_m[1] + direction * (touching - PUSH_GAP_M), PUSH_HEIGHT_M))
-            point[2] += funnel_m(float(np.linalg.norm((finger - point)[:2])))
+            point[2] += funnel_m(distance, *PUSH_FUNNEL)
         return Goal(
             point_m=point,
             gripper_rad=CLOSED_RAD,
             turn_rad=-azimuth_rad(point),
             offset_m=PUSH_POINT_M,
-            delicate=bool(low),
+            delicate=distance < NEAR_M,
         )
 
 
-def funnel_m(distance_m: float) -> float:
+def funnel_m(distance_m: float, slope: float, floor_m: float) -> float:
     """Height above the goal at a horizontal distance from it."""
-    return float(np.clip(FUNNEL_SLOPE * (distance_m - FUNNEL_FLOOR_M), 0, HOVER_M))
+    return float(np.clip(slope * (distance_m - floor_m), 0, HOVER_M))
