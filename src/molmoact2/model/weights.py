@@ -260,7 +260,7 @@ def _read(stored: StoredTensor, device: torch.device, dtype: torch.dtype) -> Ten
         file.seek(stored.offset)
         for start in range(0, stored.num_elements, piece):
             part = buffer[: min(piece, stored.num_elements - start)]
-            if file.readinto(memoryview(part.view(torch.uint8).numpy())) != part.nbytes:
+            if file.readinto(part.view(torch.uint8).numpy()) != part.nbytes:  # pyright: ignore[reportArgumentType]
                 raise CheckpointError(f"{stored.path} ended early; it changed while it was read.")
             target[start : start + len(part)] = part
     return target.view(stored.shape)
