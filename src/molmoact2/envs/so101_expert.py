@@ -23,14 +23,14 @@ OPEN_RAD, CLOSED_RAD = 0.65, 0.10
 OPEN_ENOUGH_RAD = 0.50
 CONTACT_RAD_PER_M, CONTACT_RAD = 13.0, 0.46
 """The pads are 40 mm apart at 0.46 rad, and part by 1/13 m per rad."""
-CLEARANCE_M = 0.005
+CLEARANCE_M = 0.006
 """Gap between the fixed finger and the cube while the gripper is open."""
 PINCH_TO_CUBE_M = -0.015
 """Along the jaws' opening: from the pinch point to the fixed pad's face."""
 
 HOVER_M = 0.055
 NEAR_M = 0.03
-GRASP_FUNNEL = (5.0, 0.004)
+GRASP_FUNNEL = (8.0, 0.0035)
 PUSH_FUNNEL = (3.0, 0.010)
 """Slope of the funnel and radius of its floor [m]."""
 IN_JAWS_M = (0.010, 0.008, 0.007)
