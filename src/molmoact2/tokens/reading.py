@@ -1,0 +1,52 @@
+"""Checked reading of the small JSON files that lie beside a checkpoint's weights.
+
+A field that is missing or of the wrong type is refused with the file and field named; nothing falls back silently.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def parse_json(text: str | bytes, file: str) -> dict[str, Any]:
+    """Return the JSON object in `text`; ValueError naming `file` if it is not JSON or not an object."""
+    try:
+        document = json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not valid JSON: {error}. Is the file complete?") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{file} must hold a JSON object, got {type(document).__name__}.")
+    return document
+
+
+def is_a(value: Any, kind: type) -> bool:
+    """Whether `value` is of JSON type `kind`: a bool is no int, an int is a float."""
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def read_field(document: Mapping[str, Any], name: str, kind: type[T], file: str) -> T:
+    """Return `document[name]`, which must be of type `kind`."""
+    if name not in document:
+        raise ValueError(f"{file} lacks the field {name!r} ({kind.__name__}).")
+    value = document[name]
+    if not is_a(value, kind):
+        raise ValueError(f"{file}: {name!r} must be of type {kind.__name__}, got {value!r}.")
+    return value
+
+
+def read_optional(document: Mapping[str, Any], name: str, kind: type[T], file: str) -> T | None:
+    """Return `document[name]`, or None where the field is absent or null."""
+    return None if document.get(name) is None else read_field(document, name, kind, file)
+
+
+def read_list(document: Mapping[str, Any], name: str, kind: type[T], file: str) -> tuple[T, ...]:
+    """Return the list `document[name]` as a tuple; every element must be of type `kind`."""
+    values = read_field(document, name, list, file)
+    wrong = [value for value in values if not is_a(value, kind)]
+    if wrong:
+        raise ValueError(f"{file}: every element of {name!r} must be of type {kind.__name__}, got {wrong[0]!r}.")
+    return tuple(values)
