@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from molmoact2.embodiments import SO101_TABLETOP
 from molmoact2.envs import so101_tasks
 from molmoact2.envs.headless import mujoco
+from molmoact2.envs.so101_kinematics import Kinematics
 from molmoact2.envs.so101_labels import ScenePoint, project
 from molmoact2.envs.so101_layout import TASKS, Layout, apply_layout, draw_layout
+from molmoact2.envs.so101_scatter import scatter
 from molmoact2.envs.so101_scene import CONTROL_HZ, FIXED_SIDE, MOVING_SIDE, PHYSICS_STEPS_PER_CONTROL_STEP, build_model
 from molmoact2.envs.so101_views import Views
 from molmoact2.registry import unknown
@@ -60,8 +62,10 @@ class So101Env:
         for camera in self.cameras:
             self.views.check(camera, *image_size)
         self.low_rad, self.high_rad = self.model.jnt_range[:JOINTS].T.copy()
+        self.kinematics = Kinematics(self.model)
         self.layout: Layout | None = None
-        self.geom_names = [self.model.geom(i).name for i in range(self.model.ngeom)]
+        self.start: dict[str, so101_tasks.CubeState] = {}
+        self.steady_steps = 0
         fingers = {self.model.geom(name).id: 0 for name in FIXED_SIDE}
         self.finger_sides = fingers | {self.model.geom(name).id: 1 for name in MOVING_SIDE}
 
@@ -183,6 +187,15 @@ class So101Env:
             )
             for name, position in places.items()
         )
+
+    def scatter(self, rng: np.random.Generator) -> None:
+        """Put the arm in a random plausible pose, without physics, for a varied picture of the present scene.
+
+        The gripper is anywhere above the table, over a cube, or holding a cube; judging starts afresh from there.
+        """
+        scatter(self.model, self.data, self.scene, self.kinematics, rng)
+        self.start = self.cubes()
+        self.steady_steps = 0
 
     def render(self, camera: str = "overview", height: int = 360, width: int = 480) -> NDArray[np.uint8]:
         """A picture for people [height, width, 3]: smooth edges and shadows, any camera, any size.

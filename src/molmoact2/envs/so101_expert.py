@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from molmoact2.envs.so101 import So101Env
+from molmoact2.envs.so101_grip import CLOSED_RAD, OPEN_RAD, contact_rad, cube_offset_m
 from molmoact2.envs.so101_kinematics import ARM_JOINTS, Kinematics, azimuth_rad
 from molmoact2.envs.so101_layout import SIDES
 from molmoact2.envs.so101_scene import PAN_AXIS_X_M, PLATE_HALF_HEIGHT_M, PLATE_RADIUS_M
@@ -19,14 +20,9 @@ from molmoact2.types import ActionChunk, Observation
 
 LARGEST_STEP_RAD = 0.10
 """Largest joint motion asked for in one control step."""
-OPEN_RAD, CLOSED_RAD = 0.65, 0.10
 OPEN_ENOUGH_RAD = 0.50
-CONTACT_RAD_PER_M, CONTACT_RAD = 13.0, 0.46
-"""The pads are 40 mm apart at 0.46 rad, and part by 1/13 m per rad."""
 CLEARANCE_M = 0.006
 """Gap between the fixed finger and the cube while the gripper is open."""
-PINCH_TO_CUBE_M = -0.015
-"""Along the jaws' opening: from the pinch point to the fixed pad's face."""
 
 HOVER_M = 0.055
 NEAR_M = 0.03
@@ -35,7 +31,7 @@ PUSH_FUNNEL = (3.0, 0.010)
 """Slope of the funnel and radius of its floor [m]."""
 IN_JAWS_M = (0.010, 0.008, 0.007)
 """How far from the middle of the jaws a cube may be for them to close on it, along the gripper's axes."""
-LIFT_HEIGHT_M, LIFT_REACH_M = 0.085, 0.17
+LIFT_HEIGHT_M, LIFT_REACH_M = 0.085, (0.15, 0.17)
 CARRY_HEIGHT_M = 0.050
 RELEASE_DISTANCE_M, RELEASE_HEIGHT_M = 0.014, 0.005
 
@@ -70,8 +66,8 @@ class So101Expert:
         self.kinematics = Kinematics(environment.model)
         self.site = environment.model.site("pinch").id
 
-    def act(self, observation: Observation, /) -> ActionChunk:
-        """The next action, as a chunk of one; looks at the true scene, not at `observation`."""
+    def act(self, _observation: Observation, /) -> ActionChunk:
+        """The next action, as a chunk of one; looks at the true scene, not at the observation."""
         return ActionChunk(actions=self.action()[None])
 
     def action(self) -> NDArray[np.float32]:
@@ -129,20 +125,20 @@ class So101Expert:
 
     def jaw_offset_m(self) -> NDArray[np.float64]:
         """[3] where in the gripper's frame the cube should be: beside the fixed finger, nearer as the jaws close."""
-        contact = CONTACT_RAD + CONTACT_RAD_PER_M * (2 * self.half_m - 0.040)
+        contact = contact_rad(self.half_m)
         openness = np.clip((self.gripper_rad - contact) / (OPEN_RAD - contact), 0, 1)
-        return np.array((PINCH_TO_CUBE_M + self.half_m + CLEARANCE_M * openness, 0.0, 0.0))
+        return cube_offset_m(self.half_m, CLEARANCE_M * openness)
 
     # Goals
 
     def pick(self) -> Goal:
-        """Grasp the cube, then raise it, nearer to the body where the arm is strong."""
+        """Grasp the cube, then raise it."""
         return self.lift() if self.holding else self.grasp()
 
     def lift(self) -> Goal:
-        """Straight up and a little inward."""
+        """Up, and to where the arm reaches high."""
         heading = azimuth_rad(self.cube_m)
-        reach = min(LIFT_REACH_M, math.hypot(self.cube_m[0] - PAN_AXIS_X_M, self.cube_m[1]))
+        reach = np.clip(math.hypot(self.cube_m[0] - PAN_AXIS_X_M, self.cube_m[1]), *LIFT_REACH_M)
         point = np.array((PAN_AXIS_X_M + reach * math.cos(heading), reach * math.sin(heading), LIFT_HEIGHT_M))
         return Goal(point_m=point, gripper_rad=CLOSED_RAD, offset_m=self.in_gripper(self.cube_m), tilt_weight_m=0.01)
 
@@ -157,7 +153,7 @@ class So101Expert:
         still_closed = np.clip((OPEN_ENOUGH_RAD - self.gripper_rad) / 0.2, 0, 1)
         height = max(funnel_m(distance, *GRASP_FUNNEL), HOVER_M * still_closed)
         return Goal(
-            point_m=self.cube_m + (0, 0, height),
+            point_m=above(self.cube_m, height),
             gripper_rad=OPEN_RAD,
             turn_rad=turn,
             offset_m=offset,
@@ -189,7 +185,7 @@ class So101Expert:
         """Open the jaws; leave the cube once they are open."""
         open_now = self.gripper_rad > OPEN_ENOUGH_RAD - 0.1
         return Goal(
-            point_m=self.cube_m + (0, 0, HOVER_M * open_now),
+            point_m=above(self.cube_m, HOVER_M * open_now),
             gripper_rad=OPEN_RAD,
             turn_rad=self.cube_turn_rad(),
             offset_m=self.jaw_offset_m(),
@@ -222,3 +218,8 @@ class So101Expert:
 def funnel_m(distance_m: float, slope: float, floor_m: float) -> float:
     """Height above the goal at a horizontal distance from it."""
     return float(np.clip(slope * (distance_m - floor_m), 0, HOVER_M))
+
+
+def above(position_m: NDArray[np.float64], height_m: float) -> NDArray[np.float64]:
+    """The point [3] that is `height_m` above another."""
+    return position_m + np.array((0.0, 0.0, height_m))

@@ -37,7 +37,7 @@ def damped_least_squares(jacobian: NDArray[np.float64], error: NDArray[np.float6
 class Kinematics:
     """Inverse kinematics of one model, on a private copy of its state."""
 
-    def __init__(self, model: "mujoco.MjModel") -> None:
+    def __init__(self, model: mujoco.MjModel) -> None:
         self.model = model
         self.data = mujoco.MjData(model)
         self.site = model.site("pinch").id

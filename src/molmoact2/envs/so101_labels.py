@@ -35,8 +35,8 @@ class ScenePoint:
 
 
 def project(
-    model: "mujoco.MjModel",
-    data: "mujoco.MjData",
+    model: mujoco.MjModel,
+    data: mujoco.MjData,
     camera: str,
     position_m: NDArray[np.float64],
     image_size: tuple[int, int],

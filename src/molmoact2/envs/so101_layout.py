@@ -44,8 +44,9 @@ DISTRACTORS = (1, 2)
 PUSH_REACH_M = (0.150, 0.205)
 PUSH_START_Y_M = (-0.090, 0.030)
 """Range of the pushed cube's start along the push direction, so that its end is within reach."""
-PUSH_CORRIDOR_M = (-0.075, 0.125)
-"""Kept free of other things, along the push direction from the pushed cube's start."""
+PUSH_SWEEP_M = (-0.035, 0.085)
+"""What cube and gripper pass over, along the push direction from the cube's start."""
+TRIES = 40
 
 HOME_RAD = (0.0, -1.10, 0.55, 1.45, 0.0, 0.10)
 HOME_JITTER_RAD = 0.06
@@ -118,16 +119,54 @@ def draw_layout(seed: int, task: str) -> Layout:
 def draw_objects(
     rng: np.random.Generator, task: str, direction: float, colours: list[str], with_plate: bool
 ) -> tuple[dict[str, Cube], tuple[float, float] | None]:
-    """Places on the table: drawn all together, again and again until nothing is in the way of anything else."""
+    """Places on the table: the named cube first, then plate and other cubes where nothing is in the way."""
     while True:
-        places = [draw_place(rng, REACH_M, AZIMUTH_RAD) for _ in colours]
-        if task == "push":
-            places[0] = draw_push_start(rng, direction)
-        plate = draw_place(rng, PLATE_REACH_M, PLATE_AZIMUTH_RAD) if with_plate else None
-        if not crowded(places, plate) and not (task == "push" and blocked(places, plate, direction)):
+        target = draw_push_start(rng, direction) if task == "push" else draw_place(rng, REACH_M, AZIMUTH_RAD)
+        sweep_m = np.multiply(PUSH_SWEEP_M if task == "push" else (0.0, 0.0), direction)
+        plate = draw_plate(rng, target, sweep_m) if with_plate else None
+        places = draw_distractors(rng, target, sweep_m, plate, len(colours) - 1)
+        if places is not None and (plate is not None or not with_plate):
             break
+    places = [target, *places]
     cubes = {colour: draw_cube(rng, colour, place) for colour, place in zip(colours, places, strict=True)}
     return cubes, None if plate is None else (float(plate[0]), float(plate[1]))
+
+
+def draw_plate(
+    rng: np.random.Generator, target: NDArray[np.float64], sweep_m: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """A place [2] for the plate away from the named cube; None where none was found."""
+    for _ in range(TRIES):
+        place = draw_place(rng, PLATE_REACH_M, PLATE_AZIMUTH_RAD)
+        if distance_to_sweep(place, target, sweep_m) > PLATE_SPACING_M:
+            return place
+    return None
+
+
+def draw_distractors(
+    rng: np.random.Generator,
+    target: NDArray[np.float64],
+    sweep_m: NDArray[np.float64],
+    plate: NDArray[np.float64] | None,
+    count: int,
+) -> list[NDArray[np.float64]] | None:
+    """Places [2] for `count` more cubes, away from each other and all else; None where they were not found."""
+    places: list[NDArray[np.float64]] = []
+    for _ in range(TRIES):
+        place = draw_place(rng, REACH_M, AZIMUTH_RAD)
+        clear_of_plate = plate is None or math.dist(place, plate) > PLATE_SPACING_M
+        clear_of_cubes = all(math.dist(place, other) > CUBE_SPACING_M for other in places)
+        if clear_of_plate and clear_of_cubes and distance_to_sweep(place, target, sweep_m) > CUBE_SPACING_M:
+            places.append(place)
+        if len(places) == count:
+            return places
+    return None
+
+
+def distance_to_sweep(place: NDArray[np.float64], start: NDArray[np.float64], sweep_m: NDArray[np.float64]) -> float:
+    """Distance in metres from a place to the line along y that a cube and the gripper behind it pass over."""
+    across, along = place - start
+    return math.hypot(across, along - np.clip(along, *sorted(sweep_m)))
 
 
 def draw_place(rng: np.random.Generator, reach_m: tuple[float, float], azimuth_rad: float) -> NDArray[np.float64]:
@@ -139,27 +178,6 @@ def draw_place(rng: np.random.Generator, reach_m: tuple[float, float], azimuth_r
 def draw_push_start(rng: np.random.Generator, direction: float) -> NDArray[np.float64]:
     """Where a cube [2] starts that will be pushed along y."""
     return np.array((PAN_AXIS_X_M + rng.uniform(*PUSH_REACH_M), direction * rng.uniform(*PUSH_START_Y_M)))
-
-
-def crowded(places: list[NDArray[np.float64]], plate: NDArray[np.float64] | None) -> bool:
-    """Whether two things are too close together."""
-    spread = np.linalg.norm(np.asarray(places)[:, None] - np.asarray(places)[None], axis=-1)
-    too_close = bool((spread[np.triu_indices(len(places), 1)] < CUBE_SPACING_M).any())
-    on_plate = plate is not None and bool((np.linalg.norm(places - plate, axis=1) < PLATE_SPACING_M).any())
-    return too_close or on_plate
-
-
-def blocked(places: list[NDArray[np.float64]], plate: NDArray[np.float64] | None, direction: float) -> bool:
-    """Whether something stands where the first cube will be pushed or where the gripper goes behind it."""
-    things = [(place, CUBE_SPACING_M) for place in places[1:]]
-    if plate is not None:
-        things.append((plate, PLATE_SPACING_M))
-    for place, clearance_m in things:
-        across, along = (place - places[0]) * (1.0, direction)
-        nearest = np.clip(along, PUSH_CORRIDOR_M[0] + 0.04, PUSH_CORRIDOR_M[1] - 0.04)
-        if math.hypot(across, along - nearest) < clearance_m:
-            return True
-    return False
 
 
 def draw_cube(rng: np.random.Generator, colour: str, place: NDArray[np.float64]) -> Cube:
@@ -187,7 +205,7 @@ def draw_look(rng: np.random.Generator) -> Look:
     )
 
 
-def apply_layout(model: "mujoco.MjModel", data: "mujoco.MjData", layout: Layout) -> None:
+def apply_layout(model: mujoco.MjModel, data: mujoco.MjData, layout: Layout) -> None:
     """Bring model and state to the start of the layout's scene."""
     mujoco.mj_resetData(model, data)
     data.qpos[:6] = np.clip(layout.home_rad, *model.jnt_range[:6].T)
@@ -199,7 +217,7 @@ def apply_layout(model: "mujoco.MjModel", data: "mujoco.MjData", layout: Layout)
     mujoco.mj_forward(model, data)
 
 
-def place_cube(model: "mujoco.MjModel", data: "mujoco.MjData", colour: str, cube: Cube | None) -> None:
+def place_cube(model: mujoco.MjModel, data: mujoco.MjData, colour: str, cube: Cube | None) -> None:
     """Stand a cube on the table, or park it out of sight, weightless, where it touches nothing."""
     body, geom = model.body(colour), model.geom(colour)
     address = model.joint(colour).qposadr[0]
@@ -215,7 +233,7 @@ def place_cube(model: "mujoco.MjModel", data: "mujoco.MjData", colour: str, cube
     body.inertia = CUBE_MASS_KG * (2 * cube.half_m) ** 2 / 6
 
 
-def apply_look(model: "mujoco.MjModel", look: Look) -> None:
+def apply_look(model: mujoco.MjModel, look: Look) -> None:
     """Write light, colours and camera poses into the model."""
     model.geom("table").rgba[:3] = look.table_rgb
     lamp = model.light(LAMP)

@@ -25,7 +25,7 @@ CONTROL_HZ = 15.0
 PAN_AXIS_X_M = 0.0388
 """The shoulder turns about the vertical line through (PAN_AXIS_X_M, 0)."""
 
-FRONT_CAMERA = ((0.50, 0.0, 0.42), (0.175, 0.0, 0.0), 43.0)
+FRONT_CAMERA = ((0.50, 0.0, 0.42), (0.180, 0.0, 0.0), 45.0)
 OVERVIEW_CAMERA = ((0.62, -0.42, 0.42), (0.13, 0.0, 0.06), 42.0)
 WRIST_CAMERA = ((0.005, -0.075, -0.015), (0.012, 0.0, -0.11), 70.0)
 """Each camera's position and aim in the frame of its body [m], and vertical field of view [degrees]."""
@@ -46,7 +46,7 @@ def look_at(position_m: ArrayLike, aim_m: ArrayLike) -> NDArray[np.float64]:
     return quaternion
 
 
-def build_model() -> "mujoco.MjModel":
+def build_model() -> mujoco.MjModel:
     """Compile the scene; about 0.2 s.
 
     Raises:
@@ -62,7 +62,7 @@ def build_model() -> "mujoco.MjModel":
     return spec.compile()
 
 
-def use_light_meshes(spec: "mujoco.MjSpec") -> None:
+def use_light_meshes(spec: mujoco.MjSpec) -> None:
     """Replace the arm's mesh files by their light versions."""
     light = light_meshes()
     for mesh in spec.meshes:
@@ -72,7 +72,7 @@ def use_light_meshes(spec: "mujoco.MjSpec") -> None:
         mesh.uservert, mesh.userface = vertices.ravel(), faces.ravel()
 
 
-def set_physics(spec: "mujoco.MjSpec") -> None:
+def set_physics(spec: mujoco.MjSpec) -> None:
     """Time step and solver: friction strong enough to hold a cube between two pads."""
     spec.option.timestep = 1 / (CONTROL_HZ * PHYSICS_STEPS_PER_CONTROL_STEP)
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
@@ -81,7 +81,7 @@ def set_physics(spec: "mujoco.MjSpec") -> None:
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
 
 
-def prepare_arm(spec: "mujoco.MjSpec") -> None:
+def prepare_arm(spec: mujoco.MjSpec) -> None:
     """Let only the fingers collide, and let the motors hold the arm's own weight as the real servos do."""
     for geom in spec.geoms:
         if geom.name in ("fixed_jaw_pad", "moving_jaw_pad"):
@@ -92,6 +92,8 @@ def prepare_arm(spec: "mujoco.MjSpec") -> None:
             make_touchable(geom)
         else:
             geom.contype = geom.conaffinity = 0
+    for material in spec.materials:
+        material.specular = 0.1
     gripper = spec.body("gripper")
     finger = gripper.add_geom(
         name="fixed_finger",
@@ -107,19 +109,20 @@ def prepare_arm(spec: "mujoco.MjSpec") -> None:
         body.gravcomp = 1
 
 
-def make_touchable(geom: "mujoco.MjsGeom") -> None:
+def make_touchable(geom: mujoco.MjsGeom) -> None:
     """Give a finger's collision shape the contact that grips."""
     geom.contype = geom.conaffinity = 1
     geom.condim, geom.priority = PAD_CONTACT["condim"], PAD_CONTACT["priority"]
     geom.friction, geom.solref = PAD_CONTACT["friction"], PAD_CONTACT["solref"]
 
 
-def add_room(spec: "mujoco.MjSpec") -> None:
+def add_room(spec: mujoco.MjSpec) -> None:
     """Table, floor, walls' colour and lamp."""
     spec.visual.headlight.ambient = (0.35, 0.35, 0.35)
     spec.visual.headlight.diffuse = (0.25, 0.25, 0.25)
     spec.visual.headlight.specular = (0.0, 0.0, 0.0)
-    spec.visual.quality.shadowsize = 2048
+    spec.visual.quality.shadowsize = 4096
+    spec.visual.map.shadowclip = 2.0
     spec.visual.map.znear, spec.visual.map.zfar = 0.02, 30
     spec.stat.extent, spec.stat.center = 0.5, (0.2, 0.0, 0.1)
     spec.add_texture(
@@ -142,7 +145,7 @@ def add_room(spec: "mujoco.MjSpec") -> None:
     )
 
 
-def add_objects(spec: "mujoco.MjSpec") -> None:
+def add_objects(spec: mujoco.MjSpec) -> None:
     """Three cubes that move, and a plate that stays where it is put."""
     for colour in COLOURS:
         # Weightless unless a layout puts it on the table: a cube that is not in the scene floats out of sight.
@@ -175,7 +178,7 @@ def add_objects(spec: "mujoco.MjSpec") -> None:
     )
 
 
-def add_cameras(spec: "mujoco.MjSpec") -> None:
+def add_cameras(spec: mujoco.MjSpec) -> None:
     """Front and wrist for the policy; overview for people."""
     cameras = (
         (spec.worldbody, "front", FRONT_CAMERA),

@@ -74,14 +74,14 @@ def others(layout: Layout) -> list[str]:
     return [colour for colour in layout.cubes if colour != layout.target]
 
 
-def judge_pick(layout: Layout, start: Cubes, now: Cubes) -> Verdict:
+def judge_pick(layout: Layout, _start: Cubes, now: Cubes) -> Verdict:
     """The named cube hangs in the air."""
     if any(now[colour].lowest_m > WRONG_LIFTED_M for colour in others(layout)):
         return Verdict(achieved=False, failure="wrong object")
     return Verdict(achieved=now[layout.target].lowest_m > LIFTED_M)
 
 
-def judge_plate(layout: Layout, start: Cubes, now: Cubes) -> Verdict:
+def judge_plate(layout: Layout, _start: Cubes, now: Cubes) -> Verdict:
     """The named cube rests on the plate and the gripper has let go of it."""
     wrong = (now[colour] for colour in others(layout))
     if any(cube.lowest_m > WRONG_LIFTED_M or rests_on_plate(layout, cube) for cube in wrong):

@@ -13,7 +13,7 @@ FINE_SAMPLES = 8
 class Views:
     """Renderers of one model, one per image size and quality, made when first needed."""
 
-    def __init__(self, model: "mujoco.MjModel", data: "mujoco.MjData") -> None:
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         self.model = model
         self.data = data
         self.renderers: dict[tuple[int, int, bool], mujoco.Renderer] = {}
@@ -44,7 +44,7 @@ class Views:
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = fine
         return renderer.render()
 
-    def make_renderer(self, height: int, width: int, *, fine: bool) -> "mujoco.Renderer":
+    def make_renderer(self, height: int, width: int, *, fine: bool) -> mujoco.Renderer:
         """A renderer of one size; MuJoCo takes the buffer's size and smoothness from the model when it is made."""
         buffer = self.model.vis.global_
         buffer.offheight, buffer.offwidth = height, width
