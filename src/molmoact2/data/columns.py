@@ -3,6 +3,7 @@
 A column of one number per frame is stored plainly, a vector as a fixed-size list.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -32,8 +33,10 @@ def read_columns(root: Path, info: Mapping[str, Any], records: Sequence[EpisodeR
         name: np.concatenate(parts[name]) if parts[name] else np.zeros((0, *_row_shape(feature)), feature["dtype"])
         for name, feature in features.items()
     }
-    if not np.array_equal(columns["index"], np.arange(len(columns["index"]))):
-        raise malformed(root / "data", "the column 'index' does not count the frames", "Record or copy it again.")
+    starts = np.repeat([record.from_index for record in records], [record.length for record in records])
+    for name, expected in (("index", np.arange(len(starts))), ("frame_index", np.arange(len(starts)) - starts)):
+        if not np.array_equal(columns[name], expected):
+            raise malformed(root / "data", f"the column {name!r} does not count the frames", "Copy the dataset again.")
     return columns
 
 
@@ -59,7 +62,7 @@ def read_shard(root: Path, data_path: str, shard: Shard, records: Sequence[Episo
 
 
 def _is_numeric(feature: Mapping[str, Any]) -> bool:
-    return feature["dtype"] == "bool" or feature["dtype"].rstrip("0123456789") in ("float", "int", "uint")
+    return re.fullmatch(r"bool|float(16|32|64)|u?int(8|16|32|64)", feature["dtype"]) is not None
 
 
 def _row_shape(feature: Mapping[str, Any]) -> tuple[int, ...]:
@@ -82,11 +85,12 @@ def _to_numpy(path: Path, name: str, table: pa.Table, feature: Mapping[str, Any]
     while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
         column = column.flatten()
     shape = (table.num_rows, *_row_shape(feature))
-    if column.null_count or len(column) != np.prod(shape) or not _is_numeric({"dtype": _dtype_name(column.type)}):
-        problem = f"the column {name!r} does not hold {feature['dtype']} values of shape {list(shape)}"
+    values = column.to_numpy(zero_copy_only=False)
+    if (
+        column.null_count
+        or values.size != np.prod(shape)
+        or not np.can_cast(values.dtype, feature["dtype"], "same_kind")
+    ):
+        problem = f"the column {name!r} is not {feature['dtype']} of shape {list(shape)}: {table[name].type}"
         raise malformed(path, problem, fix)
-    return column.to_numpy(zero_copy_only=False).reshape(shape).astype(feature["dtype"], copy=False)
-
-
-def _dtype_name(kind: pa.DataType) -> str:
-    return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))
+    return values.reshape(shape).astype(feature["dtype"], copy=False)

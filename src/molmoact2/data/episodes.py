@@ -7,7 +7,7 @@ rows beyond that are left from an episode that was never finished, and of two ro
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,12 +99,25 @@ def write_episodes(root: Path, shard: Shard, table: pa.Table, histograms: Mappin
 
 def read_episodes(root: Path, info: Mapping[str, Any]) -> EpisodesTable:
     """Read the rows of the finished episodes. Raises ValueError, naming the file, when rows are missing or disagree."""
-    num_episodes = info["total_episodes"]
+    parts = _finished_rows(root, info["total_episodes"])
+    table = pa.table({})
+    if parts:
+        table = pa.concat_tables(parts.values(), promote_options="default").sort_by("episode_index")
+    records = _records(root, table, video_keys(info))
+    _check_frames_add_up(root, records, info["total_frames"])
+    return EpisodesTable(
+        table=table, records=records, paths=tuple(parts), histograms=_summed_histograms(list(parts.values()))
+    )
+
+
+def _finished_rows(root: Path, num_episodes: int) -> dict[Path, pa.Table]:
+    """The rows that count of each episodes file that has any."""
     seen = np.zeros(num_episodes, bool)
     parts: dict[Path, pa.Table] = {}
     for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
         table = read_table(path)
-        indices = _int_column(table, "episode_index", path)
+        _check_columns(path, table, ["episode_index"], pa.types.is_integer)
+        indices = table["episode_index"].to_numpy()
         fresh = np.array([0 <= index < num_episodes and not seen[index] for index in indices], bool)
         if fresh.any():
             seen[indices[fresh]] = True
@@ -113,25 +126,23 @@ def read_episodes(root: Path, info: Mapping[str, Any]) -> EpisodesTable:
         missing = np.flatnonzero(~seen)[:10].tolist()
         problem = f"it promises {num_episodes} episodes, but meta/episodes has no row for {missing}"
         raise malformed(root / INFO_PATH, problem, "Copy the dataset again, or restore meta/episodes.")
-    table = pa.concat_tables(parts.values(), promote_options="default") if parts else pa.table({})
-    if parts:
-        table = table.sort_by("episode_index")
-    records = _records(root, table, video_keys(info))
-    _check_frames_add_up(root, records, info["total_frames"])
-    return EpisodesTable(
-        table=table, records=records, paths=tuple(parts), histograms=_summed_histograms(list(parts.values()))
-    )
+    return parts
 
 
 def _records(root: Path, table: pa.Table, keys: list[str]) -> tuple[EpisodeRecord, ...]:
+    """Turn checked rows into records."""
     if table.num_rows == 0:
         return ()
-    columns = ["tasks", "length", "dataset_from_index", "dataset_to_index", "data/chunk_index", "data/file_index"]
-    parts = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
-    columns += [f"videos/{key}/{part}" for key in keys for part in parts]
-    if missing := [name for name in columns if name not in table.column_names]:
-        raise malformed(root / "meta/episodes", f"the columns {missing} are missing", "Restore it from its source.")
-    rows = table.select(["episode_index", *columns]).to_pylist()
+    counts = ["episode_index", "length", "dataset_from_index", "dataset_to_index", "data/chunk_index"]
+    counts += ["data/file_index", *(f"videos/{key}/{part}" for key in keys for part in ("chunk_index", "file_index"))]
+    times = [f"videos/{key}/{part}" for key in keys for part in ("from_timestamp", "to_timestamp")]
+    for names, is_right in (
+        (counts, pa.types.is_integer),
+        (times, pa.types.is_floating),
+        (["tasks"], _is_list_of_text),
+    ):
+        _check_columns(root / "meta/episodes", table, names, is_right)
+    rows = table.select([*counts, *times, "tasks"]).to_pylist()
     return tuple(
         EpisodeRecord(
             episode_index=row["episode_index"],
@@ -140,14 +151,33 @@ def _records(root: Path, table: pa.Table, keys: list[str]) -> tuple[EpisodeRecor
             from_index=row["dataset_from_index"],
             to_index=row["dataset_to_index"],
             data_shard=Shard(row["data/chunk_index"], row["data/file_index"]),
-            videos={key: _span(*(row[f"videos/{key}/{part}"] for part in parts)) for key in keys},
+            videos={
+                key: VideoSpan(
+                    shard=Shard(row[f"videos/{key}/chunk_index"], row[f"videos/{key}/file_index"]),
+                    from_s=row[f"videos/{key}/from_timestamp"],
+                    to_s=row[f"videos/{key}/to_timestamp"],
+                )
+                for key in keys
+            },
         )
         for row in rows
     )
 
 
-def _span(chunk_index: int, file_index: int, from_s: float, to_s: float) -> VideoSpan:
-    return VideoSpan(shard=Shard(chunk_index, file_index), from_s=from_s, to_s=to_s)
+def _check_columns(path: Path, table: pa.Table, names: list[str], is_right: Callable[[pa.DataType], bool]) -> None:
+    for name in names:
+        fix = "Restore it from its source."
+        if name not in table.column_names:
+            raise malformed(path, f"the column {name!r} is missing", fix)
+        column = table[name]
+        if column.null_count or not is_right(column.type):
+            problem = f"the column {name!r} is {column.type} with {column.null_count} empty places"
+            raise malformed(path, problem, fix)
+
+
+def _is_list_of_text(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return is_list and (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
 
 
 def _check_frames_add_up(root: Path, records: tuple[EpisodeRecord, ...], total_frames: int) -> None:
@@ -176,9 +206,3 @@ def _summed_histograms(tables: list[pa.Table]) -> dict[str, NDArray[np.int64]] |
             counts = np.frombuffer(base64.b64decode(text), "<i8").reshape(3, LEVELS)
             total[key] = total.get(key, 0) + counts
     return total
-
-
-def _int_column(table: pa.Table, name: str, path: Path) -> NDArray[np.int64]:
-    if name not in table.column_names:
-        raise malformed(path, f"the column {name!r} is missing", "Restore the file from its source.")
-    return table[name].to_numpy().astype(np.int64)

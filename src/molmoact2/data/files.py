@@ -59,6 +59,14 @@ def written_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def template_is_usable(template: Any) -> bool:
+    """Whether `Shard.path` can fill in a path template."""
+    try:
+        return bool(Shard(0, 0).path(template, video_key="camera"))
+    except (AttributeError, KeyError, IndexError, ValueError):
+        return False
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write `content` as indented JSON, atomically."""
     with written_atomically(path) as temporary:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from molmoact2.data.files import INFO_PATH
+from molmoact2.data.files import INFO_PATH, STATS_PATH
 from molmoact2.data.reader import LeRobotDataset
 
 
@@ -34,8 +34,10 @@ def decode_frames(
 
 
 def fingerprint(root: Path) -> str:
-    """16 hex digits that change whenever `info.json`, or the size of any other file of the dataset, does."""
-    digest = hashlib.sha256((root / INFO_PATH).read_bytes())
+    """16 hex digits that change with what `info.json` or `stats.json` say, and with the size of any other file."""
+    digest = hashlib.sha256()
+    for path in (root / INFO_PATH, root / STATS_PATH):
+        digest.update(path.read_bytes() if path.exists() else b"")
     for path in sorted(path for folder in ("meta/episodes", "data", "videos") for path in (root / folder).rglob("*.*")):
         digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]

@@ -1,6 +1,7 @@
 """The `meta/` folder of a LeRobot v3.0 dataset, but for its episodes: info.json, tasks.parquet and stats.json."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from molmoact2.data.files import (
     malformed,
     read_json,
     read_table,
+    template_is_usable,
     write_json,
     write_table,
 )
@@ -97,22 +99,38 @@ def read_info(root: Path) -> dict[str, Any]:
     if version != VERSION:
         fix = "Convert it with LeRobot's convert_dataset_v21_to_v30 first."
         raise malformed(path, f"codebase_version is {version!r}, this reader knows {VERSION!r}", fix)
-    kinds = {"fps": (int, float), "total_episodes": int, "total_frames": int, "data_path": str, "features": dict}
-    for key, kind in kinds.items():
-        if not isinstance(info.get(key), kind) or isinstance(info.get(key), bool):
-            raise malformed(path, f"{key} is {info.get(key)!r}", "Restore the file from its source.")
-    if info["fps"] <= 0:
-        raise malformed(path, f"fps is {info['fps']}, it must be positive", "Restore the file from its source.")
+    restore = "Restore the file from its source."
+    for key in ("total_episodes", "total_frames"):
+        if type(info.get(key)) is not int or info[key] < 0:
+            raise malformed(path, f"{key} is {info.get(key)!r}, not a count", restore)
+    if not (type(info.get("fps")) in (int, float) and 0 < info["fps"] < math.inf):
+        raise malformed(path, f"fps is {info.get('fps')!r}, not a positive number", restore)
+    if not isinstance(info.get("features"), dict):
+        raise malformed(path, f"features is {info.get('features')!r}, not a mapping", restore)
     for name, feature in info["features"].items():
-        if not isinstance(feature, dict) or not {"dtype", "shape"} <= set(feature):
-            raise malformed(path, f"feature {name!r} has no dtype and shape", "Restore the file from its source.")
-        if feature["dtype"] == "image":
-            fix = "Re-encode it with LeRobot's convert_image_to_video first."
-            raise malformed(path, f"camera {name!r} is stored as images, this reader knows video only", fix)
+        _check_feature(path, name, feature)
     needed = [STATE, ACTION, *INDEX_COLUMNS]
     if missing := [name for name in needed if name not in info["features"]]:
         raise malformed(path, f"features {missing} are missing", "Name the robot's columns as LeRobot does.")
+    for key in ("data_path", *(["video_path"] if video_keys(info) else [])):
+        if not template_is_usable(info.get(key)):
+            raise malformed(path, f"{key} is {info.get(key)!r}, not a path template", restore)
     return info
+
+
+def _check_feature(path: Path, name: str, feature: Any) -> None:
+    if not isinstance(feature, dict) or not isinstance(feature.get("dtype"), str):
+        raise malformed(path, f"feature {name!r} has no dtype", "Restore the file from its source.")
+    if feature["dtype"] == "image":
+        fix = "Re-encode it as video with LeRobot first."
+        raise malformed(path, f"camera {name!r} is stored as images, this reader knows video only", fix)
+    shape = feature.get("shape")
+    is_video = feature["dtype"] == "video"
+    if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
+        raise malformed(path, f"feature {name!r} has the shape {shape!r}", "Restore the file from its source.")
+    if is_video and (len(shape) != 3 or shape[2] != 3):
+        fix = "Leave cameras out that are not RGB, with LeRobot's dataset tools."
+        raise malformed(path, f"camera {name!r} has the shape {shape!r}, not [height, width, 3]", fix)
 
 
 def video_keys(info: Mapping[str, Any]) -> list[str]:
@@ -141,11 +159,14 @@ def read_tasks(root: Path) -> dict[int, str]:
     """Read task index -> instruction. The rows may be in any order."""
     path = root / TASKS_PATH
     table = read_table(path)
-    names = [name for name in ("task", "__index_level_0__") if name in table.column_names]
-    if not names or "task_index" not in table.column_names:
+    texts = [name for name in ("task", "__index_level_0__") if name in table.column_names]
+    if not texts or "task_index" not in table.column_names:
         problem = f"it has the columns {table.column_names}, not task_index and task"
         raise malformed(path, problem, "Restore the file from its source.")
-    return dict(zip(table["task_index"].to_pylist(), table[names[0]].to_pylist(), strict=True))
+    tasks = dict(zip(table["task_index"].to_pylist(), table[texts[0]].to_pylist(), strict=True))
+    if len(tasks) != table.num_rows or not all(type(i) is int and type(text) is str for i, text in tasks.items()):
+        raise malformed(path, "its rows are not distinct numbers with texts", "Restore the file from its source.")
+    return tasks
 
 
 def write_statistics(root: Path, statistics: Mapping[str, Statistics]) -> None:
@@ -156,5 +177,16 @@ def write_statistics(root: Path, statistics: Mapping[str, Statistics]) -> None:
 
 def read_statistics(root: Path) -> dict[str, Statistics]:
     """Read `stats.json`: feature -> statistic -> array."""
-    stats = read_json(root / STATS_PATH)
+    path = root / STATS_PATH
+    stats = read_json(path)
+    for name, values in stats.items():
+        if not isinstance(values, dict) or not all(_is_numbers(value) for value in values.values()):
+            raise malformed(path, f"the statistics of {name!r} are not numbers", "Restore the file from its source.")
     return {name: {key: np.asarray(value) for key, value in values.items()} for name, values in stats.items()}
+
+
+def _is_numbers(value: Any) -> bool:
+    """Whether JSON holds numbers, or lists of equal length of them."""
+    if not isinstance(value, list):
+        return type(value) in (int, float, bool)
+    return len({len(item) if isinstance(item, list) else -1 for item in value}) <= 1 and all(map(_is_numbers, value))

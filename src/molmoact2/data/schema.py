@@ -3,7 +3,8 @@
 `DatasetSchema` is the description that a recording starts from; `Episode` is what is added to it and read back.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,11 +60,13 @@ class DatasetSchema:
     """Name -> further numeric columns."""
 
     def __post_init__(self) -> None:
-        if self.fps < 1 or self.fps != int(self.fps):
-            raise ValueError(f"fps must be a whole number of at least 1, got {self.fps}.")
+        if self.fps < 1 or not isinstance(self.fps, int):
+            raise ValueError(f"fps must be an int of at least 1, got {self.fps!r}.")
         if not self.state_names or not self.action_names:
             raise ValueError("A dataset needs at least one state and one action name.")
         for camera, size in self.image_sizes.items():
+            if not re.fullmatch(r"[\w.-]+", camera) or camera.startswith("."):
+                raise ValueError(f"A camera's name may hold letters, digits, '_', '-' and '.', got {camera!r}.")
             if len(size) != 2 or any(side < 2 or side % 2 for side in size):
                 raise ValueError(
                     f"Camera {camera!r}: the image size must be (height, width), both even because video stores colour "
@@ -79,19 +82,33 @@ class DatasetSchema:
         embodiment: Embodiment,
         *,
         image_size: tuple[int, int],
-        fps: int | None = None,
+        cameras: Sequence[str] = (),
         extras: Mapping[str, ExtraColumn] | None = None,
     ) -> "DatasetSchema":
-        """The schema of a robot of the table, every camera giving images of `image_size` (height, width).
+        """The schema of a robot of the table, at its control rate, every camera giving images of one size.
 
-        `fps` is the embodiment's control rate unless given.
+        Args:
+            embodiment: the robot.
+            image_size: (height, width) in pixels.
+            cameras: the cameras, where the embodiment leaves them open; otherwise its own.
+            extras: further numeric columns.
+
+        Raises:
+            ValueError: when no cameras are known, or the control rate is not a whole number.
         """
+        cameras = tuple(cameras) or embodiment.cameras
+        if not cameras:
+            raise ValueError(f"Embodiment {embodiment.tag!r} has no cameras of its own. Name them with cameras=(...).")
+        if not embodiment.control_hz.is_integer():
+            raise ValueError(
+                f"Embodiment {embodiment.tag!r} runs at {embodiment.control_hz} Hz; video needs whole fps."
+            )
         return cls(
-            fps=int(embodiment.control_hz) if fps is None else fps,
+            fps=int(embodiment.control_hz),
             robot_type=embodiment.tag,
             state_names=embodiment.state_names,
             action_names=embodiment.action_names,
-            image_sizes=dict.fromkeys(embodiment.cameras, image_size),
+            image_sizes=dict.fromkeys(cameras, image_size),
             extras=extras or {},
         )
 
@@ -155,7 +172,8 @@ def _check_names(what: str, given: Mapping[str, Any], expected: Mapping[str, Any
 def _check_array(what: str, array: NDArray[Any], shape: tuple[int, ...], dtype: Any) -> None:
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise ValueError(
-            f"{what} must be {np.dtype(dtype)} of shape {list(shape)}, got {array.dtype} of shape {list(array.shape)}."
+            f"{what} must be {np.dtype(dtype)} of shape {list(shape)}, got {array.dtype} of shape {list(array.shape)}. "
+            "Convert or reshape it before adding the episode."
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{what} must be finite, but holds NaN or infinity. Drop or repair the episode.")

@@ -122,7 +122,7 @@ class VideoFile:
         if not self._container.streams.video:
             raise malformed(path, "it holds no video stream", "Restore this file.")
         self._stream = self._container.streams.video[0]
-        self._stream.thread_type = "SLICE"
+        self._stream.codec_context.thread_count = 1  # measured faster than threads, both in order and at random
         self._read_ahead_s = LONGEST_READ_AHEAD / float(self._stream.average_rate or 30)
         self._frames = iter(())
         self._frame: av.VideoFrame | None = None
