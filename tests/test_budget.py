@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "molmoact2"
-SOURCES = {path: path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+SOURCES = {path: path.read_text() for path in sorted(PACKAGE.rglob("*.py")) if path.stat().st_size}
 
 FILE_LINES = 500
 FUNCTION_LINES = 80

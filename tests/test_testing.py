@@ -46,14 +46,14 @@ def test_observations_repeat_and_differ_by_seed():
 
 
 def test_variations_reach_the_config(tmp_path: Path):
-    directory = tiny_checkpoint(tmp_path, text_config={"norm_after": True}, action_expert_config=None)
+    directory = tiny_checkpoint(tmp_path, text_config={"norm_after": True}, vit_config={"num_hidden_layers": 4})
     model = read_model(directory)
     assert model.config.text_config.norm_after
-    assert model.action_expert is None
+    assert model.config.vit_config.num_hidden_layers == 4
 
 
 def test_a_misspelt_variation_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="Did you mean 'max_action_dim'"):
+    with pytest.raises(TypeError, match="max_action_dims"):
         tiny_checkpoint(tmp_path, max_action_dims=8)
 
 
