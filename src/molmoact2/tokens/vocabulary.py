@@ -16,7 +16,6 @@ from molmoact2.tokens.reading import parse_json, read_field, read_optional
 
 END_OF_TURN = "<|im_end|>"
 """Ends every turn; also what the text begins with, since Qwen3 has no token for the beginning."""
-PADDING = "<|endoftext|>"
 IMAGE_PLACEHOLDER = "<|image|>"
 
 
@@ -96,7 +95,6 @@ class Vocabulary:
     tokenizer: Tokenizer
     end_of_turn: int
     """Also the id at position 0 of every prompt."""
-    padding: int
     image: ImageTokens
     state: TokenFamily | None
     action: TokenFamily | None
@@ -121,7 +119,6 @@ class Vocabulary:
         return cls(
             tokenizer=tokenizer,
             end_of_turn=end_of_turn,
-            padding=resolve.required(PADDING, "pad_token_id"),
             image=resolve.image_tokens(),
             state=resolve.family("state", has_output=False),
             action=resolve.family("action"),

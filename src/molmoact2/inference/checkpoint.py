@@ -1,0 +1,124 @@
+"""Policies on disk: a checkpoint directory or a hub repository, read whole or refused, and written whole or not at all.
+
+Code that lies beside released weights is neither downloaded nor read.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from molmoact2.inference.policy import MolmoAct2Policy
+from molmoact2.model.config import read_config
+from molmoact2.model.weights import load_model, save_model
+from molmoact2.processing import Processor
+from molmoact2.registry import unknown
+from molmoact2.tokens import ActionTokenizer
+from molmoact2.tokens.reading import parse_json
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ACTION_TOKENIZER = "action_tokenizer"
+"""Folder of a checkpoint in which we keep its action tokenizer; the releases have it in a repository of its own."""
+DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.txt")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def load_policy(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "float32",
+    *,
+    revision: str | None = None,
+    action_tokenizer: str | Path | ActionTokenizer | None = None,
+) -> MolmoAct2Policy:
+    """Load a checkpoint of any released kind from a directory or, by its id, from the Hugging Face hub.
+
+    `dtype` is float32, bfloat16 or float16. `revision` (branch, tag or commit) is for hub ids: the policy reports the
+    commit that it came from as `policy.revision`. `action_tokenizer` reads spoken actions: a directory, a hub id, or
+    one that is loaded; by default the folder "action_tokenizer" of the checkpoint, where there is one.
+
+    Raises ValueError, naming file and field, for a checkpoint that is incomplete, malformed or contradictory.
+    """
+    directory, commit = locate(path, revision)
+    compute_dtype = resolve_dtype(dtype)
+    if not (directory / "config.json").is_file():
+        raise ValueError(f"{directory} has no config.json, so it is no checkpoint.")
+    config = read_config(parse_json((directory / "config.json").read_bytes(), "config.json"))
+    processor = Processor.load(directory)
+    tokenizer = resolve_action_tokenizer(action_tokenizer, directory)
+    model = load_model(directory, config, device=device, dtype=compute_dtype)
+    return MolmoAct2Policy(model=model, processor=processor, action_tokenizer=tokenizer, revision=commit)
+
+
+def save_policy(policy: MolmoAct2Policy, directory: str | Path) -> None:
+    """Write a checkpoint in the released format: the same keys, the small files unchanged.
+
+    It appears whole or not at all; a checkpoint that was there before is replaced only then. ValueError if `directory`
+    holds anything else.
+    """
+    with replacing(Path(directory)) as fresh:
+        save_model(policy.model, fresh)
+        policy.processor.save(fresh)
+        if policy.action_tokenizer is not None:
+            (fresh / ACTION_TOKENIZER).mkdir()
+            policy.action_tokenizer.save(fresh / ACTION_TOKENIZER)
+
+
+@contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """A fresh folder to write to, which takes the place of `directory` when all went well and vanishes otherwise."""
+    if directory.exists() and any(directory.iterdir()) and not (directory / "config.json").is_file():
+        raise ValueError(f"{directory} holds something that is not a checkpoint. Choose an empty or a new directory.")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as scratch:
+        fresh, old = Path(scratch) / "fresh", Path(scratch) / "old"
+        fresh.mkdir()
+        yield fresh
+        if directory.exists():
+            directory.rename(old)
+        try:
+            fresh.rename(directory)
+        except OSError:
+            old.rename(directory)
+            raise
+
+
+def locate(path: str | Path, revision: str | None) -> tuple[Path, str | None]:
+    """The directory of a checkpoint and, for a hub id, the commit that was downloaded."""
+    directory = Path(path)
+    if directory.is_dir():
+        return directory, None
+    if not HUB_ID.fullmatch(str(path)):
+        raise ValueError(f"{path} is neither a directory nor a hub id such as 'allenai/MolmoAct2'.")
+    try:
+        snapshot = Path(snapshot_download(str(path), revision=revision, allow_patterns=list(DOWNLOADED)))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise ValueError(
+            f"{path} is no directory here, and the hub could not give {path} at {revision or 'its newest revision'}: "
+            f"{error}"
+        ) from error
+    return snapshot, snapshot.name
+
+
+def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The dtype of a name."""
+    if isinstance(dtype, torch.dtype):
+        dtype = str(dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    return DTYPES[dtype]
+
+
+def resolve_action_tokenizer(given: str | Path | ActionTokenizer | None, directory: Path) -> ActionTokenizer | None:
+    """The action tokenizer that the caller names, else that of the checkpoint, else none."""
+    if isinstance(given, ActionTokenizer):
+        return given
+    if given is not None:
+        return ActionTokenizer.load(locate(given, None)[0])
+    own = directory / ACTION_TOKENIZER
+    return ActionTokenizer.load(own) if own.is_dir() else None

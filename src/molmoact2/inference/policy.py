@@ -1,0 +1,157 @@
+"""A checkpoint that can be asked for the next actions of a robot.
+
+What it can do is decided here, and every question is checked; `call` then answers it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Unpack, overload
+
+import torch
+
+from molmoact2.inference.call import Call
+from molmoact2.inference.request import ActOptions, Request
+from molmoact2.inference.session import Session
+from molmoact2.model.config import ModelConfig
+from molmoact2.model.molmoact2 import MolmoAct2
+from molmoact2.processing import Encoded, Processor, TagStats
+from molmoact2.tokens import ActionTokenizer
+from molmoact2.types import ActionChunk, Observation
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MolmoAct2Policy:
+    """A network, its processor, and what it can do. It holds nothing about an episode; a `Session` does."""
+
+    model: MolmoAct2
+    processor: Processor
+    action_tokenizer: ActionTokenizer | None = None
+    """Reads spoken actions; without it there is no discrete mode."""
+    revision: str | None = None
+    """Commit of the hub repository it came from; None for a directory."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """The network's numbers."""
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.model.device
+
+    @property
+    def embodiments(self) -> tuple[str, ...]:
+        """Tags of the robots it knows."""
+        stats = self.processor.norm_stats
+        return () if stats is None else tuple(stats.tags)
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes in which the network can act. "discrete" also needs an `action_tokenizer`."""
+        has_expert, has_words = self.model.action_expert is not None, self.processor.vocabulary.action is not None
+        able = {"continuous": has_expert, "discrete": has_words}
+        trained = [mode for mode in able if self.config.action_mode in (mode, "both")]
+        return tuple(mode for mode in trained if able[mode] and self.embodiments)
+
+    @property
+    def can_think(self) -> bool:
+        """Whether it predicts a depth map when asked to."""
+        return self.config.enable_depth_reasoning and self.processor.vocabulary.depth is not None
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words, for instance "vision-language-action (continuous, thinks)"."""
+        abilities = ", ".join((*self.modes, *["thinks"] * self.can_think))
+        return f"vision-language-action ({abilities})" if self.modes else "vision-language"
+
+    def new_session(self, seed: int | None = None) -> Session:
+        """A new episode of one robot; `seed` makes its noise repeatable."""
+        return Session(seed)
+
+    def encode(self, observation: Observation, embodiment: str | None = None, think: bool = False) -> Encoded:
+        """The prompt of an observation, as `act` reads it; ValueError if the observation is not one it can be asked."""
+        self._refuse_thinking(think)
+        return self.processor.encode(observation, embodiment, think=think)
+
+    @overload
+    def act(
+        self, observation: Observation, embodiment: str | None = None, **options: Unpack[ActOptions]
+    ) -> ActionChunk: ...
+
+    @overload
+    def act(
+        self, observation: Sequence[Observation], embodiment: str | None = None, **options: Unpack[ActOptions]
+    ) -> list[ActionChunk]: ...
+
+    @torch.inference_mode()
+    def act(
+        self,
+        observation: Observation | Sequence[Observation],
+        embodiment: str | None = None,
+        **options: Unpack[ActOptions],
+    ) -> ActionChunk | list[ActionChunk]:
+        """The next actions for an observation, or for each of a list of observations of one embodiment.
+
+        `embodiment` is a tag of the checkpoint's norm statistics, and may be left out where there is only one;
+        `options` are those of `ActOptions`. A list is computed as one batch in continuous mode without thinking, else
+        one by one.
+
+        Raises ValueError, before anything is computed, for what the checkpoint cannot do, an observation that is not
+        the embodiment's, and options out of range; DecodingError or ActionDecodeError where the checkpoint does not
+        finish what it says, or says no action. There is never a made-up action.
+        """
+        request, is_list = Request(**options), not isinstance(observation, Observation)
+        observations = checked_observations(observation) if is_list else [observation]
+        stats = self._check(request, embodiment, len(observations))
+        call = Call(
+            model=self.model,
+            processor=self.processor,
+            action_tokenizer=self.action_tokenizer,
+            stats=stats,
+            request=request,
+        )
+        noise = call.initial_noise(len(observations), is_list=is_list)
+        chunks = call.answer(observations, noise)
+        return chunks if is_list else chunks[0]
+
+    def _refuse_thinking(self, think: bool) -> None:
+        if think and not self.can_think:
+            raise ValueError(f"This checkpoint is {self.kind}: it has no depth reasoning. Use think=False.")
+
+    def _check(self, request: Request, embodiment: str | None, count: int) -> TagStats:
+        """The embodiment's statistics; ValueError where the checkpoint cannot do what is asked."""
+        if request.mode not in self.modes:
+            raise ValueError(
+                f"This checkpoint is {self.kind} and cannot act in {request.mode} mode. "
+                f"Its modes: {', '.join(self.modes) or 'none, it can only be asked in words'}."
+            )
+        if request.mode == "discrete" and self.action_tokenizer is None:
+            raise ValueError(
+                "Discrete mode needs an action tokenizer, which reads the spoken action. "
+                "Give one: load_policy(..., action_tokenizer=<directory or hub id>)."
+            )
+        self._refuse_thinking(request.think)
+        request.sessions(count)
+        stats = self.processor.tag(embodiment)
+        largest = (self.config.max_action_horizon, self.config.max_action_dim)
+        if request.mode == "continuous" and (stats.action_horizon > largest[0] or stats.action.width > largest[1]):
+            raise ValueError(
+                f"{stats.tag!r} plans {stats.action_horizon} steps of {stats.action.width} dimensions, but the "
+                f"checkpoint has room for {largest[0]} steps of {largest[1]}. Correct its norm_stats.json."
+            )
+        if (request.num_action_steps or 1) > stats.action_horizon:
+            raise ValueError(
+                f"num_action_steps must be at most {stats.action_horizon}, the horizon of {stats.tag!r}, "
+                f"got {request.num_action_steps}."
+            )
+        return stats
+
+
+def checked_observations(observations: object) -> list[Observation]:
+    """A list of observations; ValueError for anything else."""
+    if not isinstance(observations, list | tuple) or not all(isinstance(one, Observation) for one in observations):
+        raise ValueError(f"act needs an Observation or a list of them, got {type(observations).__name__}.")
+    if not observations:
+        raise ValueError("act needs at least one observation, got an empty list.")
+    return list(observations)

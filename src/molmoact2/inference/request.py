@@ -1,0 +1,89 @@
+"""What may be asked of a policy, checked before anything is computed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from molmoact2.inference.session import Session
+from molmoact2.registry import unknown
+
+MODES = ("continuous", "discrete")
+
+
+class ActOptions(TypedDict, total=False):
+    """Keyword arguments of `MolmoAct2Policy.act`, all optional."""
+
+    mode: Literal["continuous", "discrete"]
+    """Integrate the flow (default), or speak the actions as tokens."""
+    think: bool
+    """Predict the depth map first."""
+    num_steps: int | None
+    """Euler steps of the flow; the checkpoint's own number by default."""
+    num_action_steps: int | None
+    """Action steps to return; the embodiment's own number by default, its horizon at most."""
+    noise: ArrayLike | None
+    """[horizon, max_action_dim] (with a leading axis for a list of observations): what the flow begins with."""
+    seed: int | None
+    """Of the noise, where none is given."""
+    session: Session | Sequence[Session] | None
+    """The episode, one per observation of a list: its noise goes on, its depth map is reused where nothing moved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """`ActOptions` with their defaults; ValueError where they contradict."""
+
+    mode: str = "continuous"
+    think: bool = False
+    num_steps: int | None = None
+    num_action_steps: int | None = None
+    noise: ArrayLike | None = None
+    seed: int | None = None
+    session: Session | Sequence[Session] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise unknown("mode", str(self.mode), MODES)
+        wrong = [name for name in ("num_steps", "num_action_steps") if not is_count(vars(self)[name])]
+        if wrong:
+            raise ValueError(f"{wrong[0]} must be a whole number of at least 1, got {vars(self)[wrong[0]]!r}.")
+        if self.noise is not None and (self.seed is not None or self.mode == "discrete"):
+            raise ValueError("noise is for continuous mode, and in place of a seed. Give only one of them.")
+
+    def sessions(self, count: int) -> list[Session | None]:
+        """One session, or None, for each of `count` observations."""
+        sessions = [self.session] * count if self.session is None else self.session
+        sessions = [sessions] if isinstance(sessions, Session) else list(sessions)
+        if len(sessions) != count:
+            raise ValueError(f"{count} observations need {count} sessions, one for each episode, got {len(sessions)}.")
+        return sessions
+
+    def initial_noise(self, shape: tuple[int, int, int], *, is_list: bool) -> Float[Tensor, "b h a"]:
+        """The noise that the flow begins with, float32 on the CPU, of `shape` = (observations, horizon, width).
+
+        A session draws on its own generator; without one, all observations draw on one of `seed`.
+        """
+        if self.noise is not None:
+            return given_noise(self.noise, shape if is_list else shape[1:]).reshape(shape)
+        fresh = Session(self.seed)
+        sessions = [session if self.seed is None else None for session in self.sessions(shape[0])]
+        return torch.stack([torch.randn(shape[1:], generator=(s or fresh).generator) for s in sessions])
+
+
+def given_noise(noise: ArrayLike, shape: tuple[int, ...]) -> Float[Tensor, "*shape"]:
+    """The caller's noise; ValueError unless it is finite and of `shape`."""
+    values = torch.as_tensor(np.asarray(noise), dtype=torch.float32)
+    if tuple(values.shape) != shape or not bool(values.isfinite().all()):
+        raise ValueError(f"noise must be finite and of shape {list(shape)}, got {list(values.shape)}.")
+    return values
+
+
+def is_count(value: object) -> bool:
+    """Whether this is None or a whole number of at least 1."""
+    return value is None or (isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1)
