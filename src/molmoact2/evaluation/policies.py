@@ -1,0 +1,95 @@
+"""Who acts in an episode: a checkpoint, the environment's scripted expert, or a robot that holds still.
+
+The two that learn nothing prove the loop: the expert shows that a task can be done, holding still that it does not do
+itself.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from molmoact2.evaluation.experts import make_expert
+from molmoact2.types import ActionChunk, Environment, Observation, Policy
+
+StartEpisode: TypeAlias = Callable[[Environment, int], Policy]
+"""Makes the policy of one episode from the environment and the episode's seed, before the environment is reset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySource:
+    """A loaded policy, ready for any number of episodes."""
+
+    start: StartEpisode
+    num_action_steps: int | None = None
+    """Rows of each chunk that are executed before the policy looks again; None executes the whole chunk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyChoice:
+    """Which policy acts, and how; picklable. `open` loads it in the process that runs it."""
+
+    name: str
+    """"expert", "hold", or a checkpoint's directory or hub id."""
+    environment: str
+    """Name of the environment, whose expert it is."""
+    embodiment: str
+    """Tag of the robot, among the checkpoint's."""
+    num_action_steps: int | None = None
+    """Rows of a chunk that are executed before it looks again; None takes the checkpoint's own number."""
+    num_flow_steps: int | None = None
+    """Steps of the flow sampler; None takes the checkpoint's own number."""
+    dtype: str = "float32"
+    num_threads: int | None = None
+    """Threads that a checkpoint computes with; None leaves the choice to torch."""
+
+    def open(self) -> PolicySource:
+        """Load the policy; ValueError when there is none of that name."""
+        match self.name:
+            case "expert":
+                return PolicySource(start=partial(start_expert, self.environment))
+            case "hold":
+                return PolicySource(start=start_holding)
+        from molmoact2.evaluation.checkpoint import open_checkpoint
+
+        return open_checkpoint(self)
+
+    def fingerprint(self) -> str:
+        """What tells this policy from any other: a digest of a checkpoint's files, or the name of what has none."""
+        directory = Path(self.name)
+        if not directory.is_dir():
+            return self.name
+        digest = hashlib.sha256()
+        for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{path.relative_to(directory)} {content}\n".encode())
+        return f"sha256:{digest.hexdigest()[:16]}"
+
+
+class HoldStill:
+    """The baseline: the joints stay where the first observation finds them; implements `Policy`."""
+
+    def __init__(self) -> None:
+        self.pose: NDArray[np.float32] | None = None
+
+    def act(self, observation: Observation, /) -> ActionChunk:
+        """Return the pose of the first observation as one row; for robots whose state says what was commanded."""
+        if self.pose is None:
+            self.pose = np.array(observation.state, dtype=np.float32)
+        return ActionChunk(actions=self.pose[None])
+
+
+def start_holding(_environment: Environment, _seed: int) -> Policy:
+    """Hold still in one episode."""
+    return HoldStill()
+
+
+def start_expert(environment_name: str, environment: Environment, _seed: int) -> Policy:
+    """Let the environment's scripted expert do one episode."""
+    return make_expert(environment_name, environment)

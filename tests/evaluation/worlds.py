@@ -1,0 +1,93 @@
+"""A world small enough to know by heart: a point on a line that has to reach the goal of its task."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from molmoact2.evaluation.policies import PolicySource
+from molmoact2.types import ActionChunk, Environment, Observation, Outcome
+
+GOAL = {"left": -1.0, "right": 1.0}
+
+
+class LineWorld:
+    """Two joints; the first is the point's place. A task is done at its goal, and lost at the other one."""
+
+    embodiment = "line"
+    control_hz = 10.0
+    tasks = ("left", "right")
+    max_steps = 30
+
+    def __init__(self) -> None:
+        self.place = np.zeros(2)
+        self.looks = 0
+        self.task = ""
+        self.seed = -1
+
+    @property
+    def instruction(self) -> str:
+        return f"go {self.task}"
+
+    def reset(self, *, seed: int, task: str) -> None:
+        self.seed, self.task, self.looks = seed, task, 0
+        self.place = np.array([0.2 * np.random.default_rng(seed).uniform(-1, 1), 0.0])
+
+    def observe(self) -> Observation:
+        self.looks += 1
+        image = np.full((8, 8, 3), int(100 + 50 * self.place[0]), np.uint8)
+        return Observation(images={"front": image}, state=self.place.copy(), instruction=self.instruction)
+
+    def step(self, action: NDArray[np.floating], /) -> Outcome:
+        self.place += np.clip(np.asarray(action) - self.place, -0.1, 0.1)
+        if abs(self.place[0] - GOAL[self.task]) < 0.01:
+            return Outcome(success=True)
+        wrong = abs(self.place[0] + GOAL[self.task]) < 0.01
+        return Outcome(failure="wrong object" if wrong else None)
+
+    def render(self, camera: str, *, height: int, width: int) -> NDArray[np.uint8]:
+        assert camera == "overview"
+        picture = np.full((height, width, 3), 230, np.uint8)
+        column = int(np.clip((self.place[0] + 1.2) / 2.4, 0, 0.98) * width)
+        picture[height // 3 : 2 * height // 3, column : column + 8] = (200, 60, 40)
+        return picture
+
+    def joint_state(self) -> NDArray[np.floating]:
+        return self.place.copy()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Walker:
+    """Plans `horizon` rows towards a goal."""
+
+    def __init__(self, goal: float, *, horizon: int = 6) -> None:
+        self.goal = goal
+        self.horizon = horizon
+
+    def act(self, observation: Observation, /) -> ActionChunk:
+        place, other = observation.state
+        reach = 0.1 * np.arange(1, self.horizon + 1)
+        rows = place + np.clip(self.goal - place, -reach, reach)
+        actions = np.stack([rows, np.full(self.horizon, other)], axis=1).astype(np.float32)
+        return ActionChunk(actions=actions, timing={"encode": 0.002, "plan": 0.004})
+
+
+def start_walker(environment: Environment, seed: int) -> Walker:
+    """Every fifth seed walks to the wrong goal; the task is only known after the reset, so it is looked up then."""
+    return _LateWalker(environment, errs=seed % 5 == 0)
+
+
+class _LateWalker(Walker):
+    def __init__(self, environment: Environment, *, errs: bool) -> None:
+        super().__init__(0.0)
+        self.environment, self.errs = environment, errs
+
+    def act(self, observation: Observation, /) -> ActionChunk:
+        goal = GOAL[observation.instruction.removeprefix("go ")]
+        self.goal = -goal if self.errs else goal
+        return super().act(observation)
+
+
+def open_walker() -> PolicySource:
+    """A policy source whose policies walk."""
+    return PolicySource(start=start_walker, num_action_steps=3)
