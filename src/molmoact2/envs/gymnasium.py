@@ -1,5 +1,6 @@
 """Any environment of this package as a Gymnasium environment: `GymnasiumEnv(make("so101"))`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,7 @@ class GymnasiumEnv(gymnasium.Env):
     def observe(self) -> GymObservation:
         """What the robot senses now, in the shape of `observation_space`."""
         observation = self.environment.observe()
+        assert isinstance(observation.images, Mapping)
         self.images = dict(observation.images)
         return {"images": self.images, "state": np.asarray(observation.state, dtype=np.float32)}
 
@@ -113,6 +115,8 @@ class GymnasiumEnv(gymnasium.Env):
 def observation_space(example: GymObservation) -> gymnasium.spaces.Dict:
     """The space that an observation is from."""
     box = gymnasium.spaces.Box
-    images = {camera: box(0, 255, image.shape, np.uint8) for camera, image in example["images"].items()}
+    images: dict[str, gymnasium.Space] = {
+        camera: box(0, 255, image.shape, np.uint8) for camera, image in example["images"].items()
+    }
     state = box(-np.inf, np.inf, example["state"].shape, np.float32)
     return gymnasium.spaces.Dict({"images": gymnasium.spaces.Dict(images), "state": state})

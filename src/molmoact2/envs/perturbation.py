@@ -17,25 +17,23 @@ BUMP_WINDOW_STEPS = (2, 30)
 class Perturbation:
     """Correlated joint noise through one episode and, in six of ten episodes, one bump of three steps.
 
-    The gripper (last dimension) is left alone. Make a new one for every episode.
+    The gripper (last dimension) is left alone. Make a new one for every episode of an arm with `joints` joints.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, joints: int = 5) -> None:
         self.rng = np.random.default_rng(seed)
-        self.noise: NDArray[np.float64] | None = None
+        self.noise = self.rng.normal(size=joints)
+        self.bump = self.rng.uniform(-BUMP_DEGREES, BUMP_DEGREES, joints)
+        self.bump *= self.rng.random() < BUMP_CHANCE
+        self.bump_start = int(self.rng.integers(*BUMP_WINDOW_STEPS))
         self.step = 0
-        self.bump_start = int(self.rng.integers(*BUMP_WINDOW_STEPS)) if self.rng.random() < BUMP_CHANCE else -BUMP_STEPS
 
     def disturb(self, action: NDArray[np.floating], *, delicate: bool = False) -> NDArray[np.float32]:
-        """The action to execute in place of `action` [n], joints in degrees and the gripper last.
+        """The action to execute in place of `action` [joints + 1]: degrees, and the gripper last.
 
         `delicate` softens the noise where fingers are close to something; `So101Expert.delicate` says when.
         """
-        joints = len(action) - 1
-        if self.noise is None:
-            self.noise = self.rng.normal(size=joints)
-            self.bump = self.rng.uniform(-BUMP_DEGREES, BUMP_DEGREES, joints)
-        fresh = self.rng.normal(size=joints)
+        fresh = self.rng.normal(size=self.noise.shape)
         self.noise = CORRELATION * self.noise + np.sqrt(1 - CORRELATION**2) * fresh
         disturbance = self.noise * (DELICATE_NOISE_DEGREES if delicate else NOISE_DEGREES)
         if self.bump_start <= self.step < self.bump_start + BUMP_STEPS:

@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """A simulated SO-101 on a tabletop with coloured cubes and a plate: `So101Env`.
 
 Units are those of a real SO-101 driven through LeRobot: joints in degrees, the gripper in percent of its range (0
@@ -44,7 +45,7 @@ class So101Env:
 
     embodiment = SO101_TABLETOP.tag
     control_hz = CONTROL_HZ
-    tasks = TASKS
+    tasks: tuple[str, ...] = TASKS
 
     def __init__(
         self,

@@ -162,7 +162,9 @@ class So101Expert:
 
     def place(self) -> Goal:
         """Grasp the cube, carry it over the plate, set it down, let go and rise."""
-        plate = np.array((*self.environment.scene.plate_m, 2 * PLATE_HALF_HEIGHT_M + self.half_m))
+        plate_m = self.environment.scene.plate_m
+        assert plate_m is not None
+        plate = np.array((*plate_m, 2 * PLATE_HALF_HEIGHT_M + self.half_m))
         distance = float(np.linalg.norm((self.cube_m - plate)[:2]))
         height = self.cube_m[2] - plate[2]
         if not self.holding:

@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """Where the SO-101's joints must be for its fingers to be somewhere.
 
 The arm has five joints, so a pinch point, a pointing direction and a turn about it can be reached together only where

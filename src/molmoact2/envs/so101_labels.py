@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """Exact answers to "where is ...": positions in the robot's frame and in the cameras' pixels."""
 
 import math

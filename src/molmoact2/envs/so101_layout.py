@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """What a scene looks like at its start: drawn from a seed, then written into the compiled model.
 
 Everything random is drawn in `draw_layout`, so a layout is a plain description that can be printed, compared or made

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ def cluster(mesh: Mesh, grid_m: float) -> Mesh:
     a, b, c = faces.T
     kept = faces[(a != b) & (b != c) & (a != c)]
     unique = np.unique(np.sort(kept, axis=1), axis=0, return_index=True)[1]
-    return cells * grid_m, kept[np.sort(unique)].astype(np.int32)
+    return (cells * grid_m).astype(np.float64), kept[np.sort(unique)].astype(np.int32)
 
 
 def convex_hull(mesh: Mesh) -> Mesh:
@@ -80,7 +81,7 @@ def convex_hull(mesh: Mesh) -> Mesh:
     inward = np.einsum("ij,ij->i", normals, hull.equations[:, :3]) < 0
     faces = np.where(inward[:, None], hull.simplices[:, ::-1], hull.simplices)
     used, index = np.unique(faces, return_inverse=True)
-    return hull.points[used], index.reshape(-1, 3).astype(np.int32)
+    return hull.points[used].astype(np.float64), index.reshape(-1, 3).astype(np.int32)
 
 
 def lighten(name: str, mesh: Mesh) -> Mesh:
@@ -93,10 +94,8 @@ def lighten(name: str, mesh: Mesh) -> Mesh:
     budget = JAW_FACES if is_jaw else BODY_FACES
     if len(mesh[1]) <= budget:
         return mesh
-    vertices, faces = fast_simplification.simplify(
-        mesh[0].astype(np.float32), mesh[1], target_reduction=1 - budget / len(mesh[1]), agg=3
-    )
-    return vertices.astype(np.float64), faces.astype(np.int32)
+    result = fast_simplification.simplify(mesh[0], mesh[1], target_reduction=1 - budget / len(mesh[1]), agg=3)
+    return result[0].astype(np.float64), result[1].astype(np.int32)
 
 
 def light_meshes(stl_folder: Path | None = None, cache: Path | None = None) -> dict[str, Mesh]:
@@ -120,7 +119,7 @@ def light_meshes(stl_folder: Path | None = None, cache: Path | None = None) -> d
 def write_meshes(path: Path, meshes: dict[str, Mesh]) -> None:
     """Write all meshes as one file that appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {f"{name}.vertices": mesh[0] for name, mesh in meshes.items()}
+    arrays: dict[str, Any] = {f"{name}.vertices": mesh[0] for name, mesh in meshes.items()}
     arrays |= {f"{name}.faces": mesh[1] for name, mesh in meshes.items()}
     descriptor, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".unfinished")
     try:

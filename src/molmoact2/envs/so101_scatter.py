@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """Random arm poses for pictures: nothing moves, the arm is simply put somewhere.
 
 For questions about single images ("point to the blue cube") episodes are a slow source of varied scenes.

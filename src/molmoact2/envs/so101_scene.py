@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """The tabletop as a MuJoCo model: one SO-101, a table, three cubes, a plate, a lamp and three cameras.
 
 It is compiled once. `so101_layout` then changes the compiled model's fields for every scene. The world frame is the

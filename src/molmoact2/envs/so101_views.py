@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """Pictures of the scene: quick ones for policies, fine ones for people."""
 
 import numpy as np
