@@ -138,8 +138,12 @@ class So101Env:
         """
         self.data.ctrl[:] = self.to_radians(checked_action(action))
         mujoco.mj_step(self.model, self.data, nstep=PHYSICS_STEPS_PER_CONTROL_STEP)
-        mujoco.mj_forward(self.model, self.data)
+        self.forward()
         return self.judge()
+
+    def forward(self) -> None:
+        """Bring positions, contacts and cameras up to date with the joints; needed after setting `data` by hand."""
+        mujoco.mj_forward(self.model, self.data)
 
     def judge(self) -> Outcome:
         """How the episode stands, counting this moment as one more control step."""

@@ -76,12 +76,16 @@ class Kinematics:
                 break
         return joints
 
+    def update(self) -> None:
+        """Place the links of the private copy where its joints say."""
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_comPos(self.model, self.data)
+
     def linearise(self, joints, target_m, axes, offset_m, weight_m):
         """Weighted error [6] of the pinch point's pose, and its Jacobian [6, 5]."""
         data = self.data
         data.qpos[:ARM_JOINTS] = joints
-        mujoco.mj_kinematics(self.model, data)
-        mujoco.mj_comPos(self.model, data)
+        self.update()
         rotation = data.site_xmat[self.site].reshape(3, 3)
         point = data.site_xpos[self.site] + rotation @ offset_m
         body = self.model.site_bodyid[self.site]
