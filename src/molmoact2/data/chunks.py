@@ -8,6 +8,8 @@ start 3, h = 4            a3 a4   a4 a4          chunk
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from molmoact2.data.errors import require
+
 
 def action_chunks(
     actions: NDArray[np.floating], start_indices: ArrayLike, episode_ends: ArrayLike, horizon: int
@@ -26,8 +28,7 @@ def action_chunks(
     """
     starts = np.asarray(start_indices, np.int64)
     ends = np.broadcast_to(np.asarray(episode_ends, np.int64), starts.shape)
-    if horizon < 1:
-        raise ValueError(f"horizon must be at least 1, got {horizon}.")
+    require(horizon > 0, f"horizon must be at least 1, got {horizon}.")
     wrong = (starts < 0) | (starts >= ends) | (ends > len(actions))
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])

@@ -14,7 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from molmoact2.data.episodes import EpisodeRecord
-from molmoact2.data.files import Shard, malformed, read_table
+from molmoact2.data.errors import expect
+from molmoact2.data.files import Shard, read_table
 
 
 def data_table(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
@@ -35,8 +36,8 @@ def read_columns(root: Path, info: Mapping[str, Any], records: Sequence[EpisodeR
     }
     starts = np.repeat([record.from_index for record in records], [record.length for record in records])
     for name, expected in (("index", np.arange(len(starts))), ("frame_index", np.arange(len(starts)) - starts)):
-        if not np.array_equal(columns[name], expected):
-            raise malformed(root / "data", f"the column {name!r} does not count the frames", "Copy the dataset again.")
+        is_right = np.array_equal(columns[name], expected)
+        expect(is_right, root / "data", f"the column {name!r} does not count the frames")
     return columns
 
 
@@ -50,14 +51,13 @@ def read_shard(root: Path, data_path: str, shard: Shard, records: Sequence[Episo
     """Read the rows of `records` from one data file; returns its path and the rows, episode after episode."""
     path = root / shard.path(data_path)
     table = read_table(path)
-    if "episode_index" not in table.column_names:
-        raise malformed(path, "the column 'episode_index' is missing", "Restore the file from its source.")
+    expect("episode_index" in table.column_names, path, "the column 'episode_index' is missing")
     wanted = np.array([record.episode_index for record in records])
     found = table["episode_index"].to_numpy()
     kept = np.isin(found, wanted)
-    if not np.array_equal(found[kept], np.repeat(wanted, [record.length for record in records])):
-        problem = f"its rows are not those of the episodes {wanted[0]} to {wanted[-1]} as meta/episodes counts them"
-        raise malformed(path, problem, "Copy the dataset again, or restore this file.")
+    is_right = np.array_equal(found[kept], np.repeat(wanted, [record.length for record in records]))
+    problem = f"its rows are not those of the episodes {wanted[0]} to {wanted[-1]} as meta/episodes counts them"
+    expect(is_right, path, problem)
     return path, table if kept.all() else table.filter(pa.array(kept))
 
 
@@ -78,19 +78,13 @@ def _to_arrow(array: NDArray[Any]) -> pa.Array:
 
 def _to_numpy(path: Path, name: str, table: pa.Table, feature: Mapping[str, Any]) -> NDArray[Any]:
     """One column as an array, after checking that it has the type and shape of its feature."""
-    fix = "meta/info.json and the data do not belong together: restore them from their source."
-    if name not in table.column_names:
-        raise malformed(path, f"the column {name!r} is missing", fix)
+    expect(name in table.column_names, path, f"the column {name!r} is missing")
     column = table[name].combine_chunks()
     while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
         column = column.flatten()
     shape = (table.num_rows, *_row_shape(feature))
     values = column.to_numpy(zero_copy_only=False)
-    if (
-        column.null_count
-        or values.size != np.prod(shape)
-        or not np.can_cast(values.dtype, feature["dtype"], "same_kind")
-    ):
-        problem = f"the column {name!r} is not {feature['dtype']} of shape {list(shape)}: {table[name].type}"
-        raise malformed(path, problem, fix)
+    fits = not column.null_count and values.size == np.prod(shape)
+    problem = f"the column {name!r} is not {feature['dtype']} of shape {list(shape)}: {table[name].type}"
+    expect(fits and np.can_cast(values.dtype, feature["dtype"], "same_kind"), path, problem)
     return values.reshape(shape).astype(feature["dtype"], copy=False)

@@ -7,6 +7,7 @@ rows beyond that are left from an episode that was never finished, and of two ro
 
 import base64
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from molmoact2.data.files import EPISODES_PATH, INFO_PATH, Shard, malformed, read_table, write_table
+from molmoact2.data.errors import expect
+from molmoact2.data.files import EPISODES_PATH, INFO_PATH, Shard, read_table, write_table
 from molmoact2.data.metadata import video_keys
 from molmoact2.data.statistics import LEVELS, Statistics
 
@@ -122,10 +124,9 @@ def _finished_rows(root: Path, num_episodes: int) -> dict[Path, pa.Table]:
         if fresh.any():
             seen[indices[fresh]] = True
             parts[path] = table.filter(pa.array(fresh))
-    if not seen.all():
-        missing = np.flatnonzero(~seen)[:10].tolist()
-        problem = f"it promises {num_episodes} episodes, but meta/episodes has no row for {missing}"
-        raise malformed(root / INFO_PATH, problem, "Copy the dataset again, or restore meta/episodes.")
+    missing = np.flatnonzero(~seen)[:10].tolist()
+    problem = f"it promises {num_episodes} episodes, but meta/episodes has no row for {missing}"
+    expect(not missing, root / INFO_PATH, problem)
     return parts
 
 
@@ -166,13 +167,10 @@ def _records(root: Path, table: pa.Table, keys: list[str]) -> tuple[EpisodeRecor
 
 def _check_columns(path: Path, table: pa.Table, names: list[str], is_right: Callable[[pa.DataType], bool]) -> None:
     for name in names:
-        fix = "Restore it from its source."
-        if name not in table.column_names:
-            raise malformed(path, f"the column {name!r} is missing", fix)
+        expect(name in table.column_names, path, f"the column {name!r} is missing")
         column = table[name]
-        if column.null_count or not is_right(column.type):
-            problem = f"the column {name!r} is {column.type} with {column.null_count} empty places"
-            raise malformed(path, problem, fix)
+        problem = f"the column {name!r} is {column.type} with {column.null_count} empty places"
+        expect(is_right(column.type) and not column.null_count, path, problem)
 
 
 def _is_list_of_text(kind: pa.DataType) -> bool:
@@ -181,19 +179,20 @@ def _is_list_of_text(kind: pa.DataType) -> bool:
 
 
 def _check_frames_add_up(root: Path, records: tuple[EpisodeRecord, ...], total_frames: int) -> None:
-    fix = "Copy the dataset again, or restore meta/."
     end = 0
     for record in records:
-        if record.from_index != end or record.to_index != end + record.length or record.length < 1:
-            problem = (
-                f"episode {record.episode_index} has rows {record.from_index} to {record.to_index} and length "
-                f"{record.length}, the episode before it ends at row {end}"
-            )
-            raise malformed(root / "meta/episodes", problem, fix)
+        times = [time_s for span in record.videos.values() for time_s in (span.from_s, span.to_s)]
+        problem = f"the video of episode {record.episode_index} has the times {times}"
+        expect(all(0 <= time_s < math.inf for time_s in times), root / "meta/episodes", problem)
+        problem = (
+            f"episode {record.episode_index} has rows {record.from_index} to {record.to_index} and length "
+            f"{record.length}, the episode before it ends at row {end}"
+        )
+        follows = record.from_index == end and record.to_index == end + record.length and record.length > 0
+        expect(follows, root / "meta/episodes", problem)
         end = record.to_index
-    if end != total_frames:
-        problem = f"it promises {total_frames} frames, the episodes of meta/episodes have {end}"
-        raise malformed(root / INFO_PATH, problem, fix)
+    problem = f"it promises {total_frames} frames, the episodes of meta/episodes have {end}"
+    expect(end == total_frames, root / INFO_PATH, problem)
 
 
 def _summed_histograms(tables: list[pa.Table]) -> dict[str, NDArray[np.int64]] | None:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from molmoact2.data.errors import expect, malformed
+
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -38,11 +40,6 @@ class Shard(NamedTuple):
     def path(self, template: str, *, video_key: str = "") -> str:
         """Path of this shard inside the dataset, from one of the templates of this module or of `info.json`."""
         return template.format(chunk_index=self.chunk_index, file_index=self.file_index, video_key=video_key)
-
-
-def malformed(path: Path, problem: str, fix: str) -> ValueError:
-    """The error for a dataset file that cannot be used: what is wrong with it and what to do."""
-    return ValueError(f"{path}: {problem}. {fix}")
 
 
 @contextmanager
@@ -80,9 +77,8 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise malformed(path, "the file is missing", "Is this the root of a LeRobot v3.0 dataset?") from error
     except ValueError as error:
-        raise malformed(path, f"it is not valid JSON ({error})", "Restore the file from its source.") from error
-    if not isinstance(content, dict):
-        raise malformed(path, f"expected a JSON object, got a {type(content).__name__}", "Restore the file.")
+        raise malformed(path, f"it is not valid JSON ({error})") from error
+    expect(isinstance(content, dict), path, f"it holds a JSON {type(content).__name__}, not an object")
     return content
 
 
@@ -101,10 +97,9 @@ def read_table(path: Path) -> pa.Table:
     try:
         return pq.ParquetFile(path).read()
     except FileNotFoundError as error:
-        raise malformed(path, "the file is missing", "Copy the dataset again, or restore this file.") from error
+        raise malformed(path, "the file is missing") from error
     except (pa.ArrowException, OSError) as error:
-        fix = "It was cut off or altered: copy the dataset again, or restore this file."
-        raise malformed(path, f"it is not a readable parquet file ({error})", fix) from error
+        raise malformed(path, f"it was cut off or altered, and is no readable parquet file ({error})") from error
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from molmoact2.data.errors import require
 from molmoact2.data.files import INFO_PATH, STATS_PATH
 from molmoact2.data.reader import LeRobotDataset
 
@@ -27,6 +28,7 @@ def decode_frames(
     Row `i` is the image of `dataset.frame(i)`. The first call decodes all video into `cache_dir`, which takes
     frames * height * width * 3 bytes per camera; later calls open the files.
     """
+    require(len(dataset) > 0, f"{dataset.root} has no finished episodes yet, so there is nothing to decode.")
     folder = Path(cache_dir) / f"frames-{fingerprint(dataset.root)}"
     if not folder.is_dir():
         _build(dataset, folder, show_progress)

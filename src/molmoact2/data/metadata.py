@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from molmoact2.data.errors import expect
 from molmoact2.data.files import (
     DATA_PATH,
     FILES_PER_CHUNK,
@@ -16,7 +17,6 @@ from molmoact2.data.files import (
     STATS_PATH,
     TASKS_PATH,
     VIDEO_PATH,
-    malformed,
     read_json,
     read_table,
     template_is_usable,
@@ -95,42 +95,41 @@ def read_info(root: Path) -> dict[str, Any]:
     """Read and check `info.json`: version, totals, paths, and the features that every reader needs."""
     path = root / INFO_PATH
     info = read_json(path)
+    convert = "Convert it to v3.0 with LeRobot first."
     version = info.get("codebase_version")
-    if version != VERSION:
-        fix = "Convert it with LeRobot's convert_dataset_v21_to_v30 first."
-        raise malformed(path, f"codebase_version is {version!r}, this reader knows {VERSION!r}", fix)
-    restore = "Restore the file from its source."
+    expect(version == VERSION, path, f"codebase_version is {version!r}, this reader knows {VERSION!r}", convert)
     for key in ("total_episodes", "total_frames"):
-        if type(info.get(key)) is not int or info[key] < 0:
-            raise malformed(path, f"{key} is {info.get(key)!r}, not a count", restore)
-    if not (type(info.get("fps")) in (int, float) and 0 < info["fps"] < math.inf):
-        raise malformed(path, f"fps is {info.get('fps')!r}, not a positive number", restore)
-    if not isinstance(info.get("features"), dict):
-        raise malformed(path, f"features is {info.get('features')!r}, not a mapping", restore)
+        expect(_is_count(info.get(key), least=0), path, f"{key} is {info.get(key)!r}, not a count")
+    fps = info.get("fps")
+    is_rate = isinstance(fps, int | float) and not isinstance(fps, bool) and 0 < fps < math.inf
+    expect(is_rate, path, f"fps is {fps!r}, not a positive number")
+    expect(isinstance(info.get("features"), dict), path, "it has no features")
     for name, feature in info["features"].items():
         _check_feature(path, name, feature)
-    needed = [STATE, ACTION, *INDEX_COLUMNS]
-    if missing := [name for name in needed if name not in info["features"]]:
-        raise malformed(path, f"features {missing} are missing", "Name the robot's columns as LeRobot does.")
-    for key in ("data_path", *(["video_path"] if video_keys(info) else [])):
-        if not template_is_usable(info.get(key)):
-            raise malformed(path, f"{key} is {info.get(key)!r}, not a path template", restore)
+    missing = {STATE, ACTION, *INDEX_COLUMNS} - set(info["features"])
+    expect(not missing, path, f"the features {sorted(missing)} are missing", "Name the columns as LeRobot does.")
+    for key in ("data_path", *["video_path" for _ in video_keys(info)[:1]]):
+        expect(template_is_usable(info.get(key)), path, f"{key} is {info.get(key)!r}, not a path template")
     return info
 
 
 def _check_feature(path: Path, name: str, feature: Any) -> None:
-    if not isinstance(feature, dict) or not isinstance(feature.get("dtype"), str):
-        raise malformed(path, f"feature {name!r} has no dtype", "Restore the file from its source.")
-    if feature["dtype"] == "image":
-        fix = "Re-encode it as video with LeRobot first."
-        raise malformed(path, f"camera {name!r} is stored as images, this reader knows video only", fix)
-    shape = feature.get("shape")
-    is_video = feature["dtype"] == "video"
-    if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
-        raise malformed(path, f"feature {name!r} has the shape {shape!r}", "Restore the file from its source.")
-    if is_video and (len(shape) != 3 or shape[2] != 3):
-        fix = "Leave cameras out that are not RGB, with LeRobot's dataset tools."
-        raise malformed(path, f"camera {name!r} has the shape {shape!r}, not [height, width, 3]", fix)
+    is_described = isinstance(feature, dict) and isinstance(feature.get("dtype"), str)
+    expect(is_described, path, f"the feature {name!r} has no dtype")
+    shape, dtype = feature.get("shape"), feature["dtype"]
+    expect(_is_shape(shape), path, f"the feature {name!r} has the shape {shape!r}")
+    fix = "Re-encode it as RGB video, or leave it out, with LeRobot's dataset tools."
+    expect(dtype != "image", path, f"the camera {name!r} is stored as images, this reader knows video only", fix)
+    is_rgb = dtype != "video" or (isinstance(shape, list) and len(shape) == 3 and shape[2] == 3)
+    expect(is_rgb, path, f"the camera {name!r} has the shape {shape!r}, not [height, width, 3]", fix)
+
+
+def _is_count(value: Any, *, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_count(side, least=1) for side in value)
 
 
 def video_keys(info: Mapping[str, Any]) -> list[str]:
@@ -160,12 +159,11 @@ def read_tasks(root: Path) -> dict[int, str]:
     path = root / TASKS_PATH
     table = read_table(path)
     texts = [name for name in ("task", "__index_level_0__") if name in table.column_names]
-    if not texts or "task_index" not in table.column_names:
-        problem = f"it has the columns {table.column_names}, not task_index and task"
-        raise malformed(path, problem, "Restore the file from its source.")
+    has_both = bool(texts) and "task_index" in table.column_names
+    expect(has_both, path, f"it has the columns {table.column_names}, not task_index and task")
     tasks = dict(zip(table["task_index"].to_pylist(), table[texts[0]].to_pylist(), strict=True))
-    if len(tasks) != table.num_rows or not all(type(i) is int and type(text) is str for i, text in tasks.items()):
-        raise malformed(path, "its rows are not distinct numbers with texts", "Restore the file from its source.")
+    is_right = all(type(index) is int and type(text) is str for index, text in tasks.items())
+    expect(is_right and len(tasks) == table.num_rows, path, "its rows are not distinct numbers with texts")
     return tasks
 
 
@@ -180,8 +178,8 @@ def read_statistics(root: Path) -> dict[str, Statistics]:
     path = root / STATS_PATH
     stats = read_json(path)
     for name, values in stats.items():
-        if not isinstance(values, dict) or not all(_is_numbers(value) for value in values.values()):
-            raise malformed(path, f"the statistics of {name!r} are not numbers", "Restore the file from its source.")
+        is_right = isinstance(values, dict) and all(map(_is_numbers, values.values()))
+        expect(is_right, path, f"the statistics of {name!r} are not numbers")
     return {name: {key: np.asarray(value) for key, value in values.items()} for name, values in stats.items()}
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from molmoact2 import registry
 from molmoact2.data.columns import read_columns
 from molmoact2.data.episodes import EpisodeRecord, read_episodes
-from molmoact2.data.files import STATS_PATH, TASKS_PATH, malformed
+from molmoact2.data.errors import expect, require
+from molmoact2.data.files import STATS_PATH, TASKS_PATH
 from molmoact2.data.metadata import read_info, read_statistics, read_tasks, video_keys
 from molmoact2.data.schema import ACTION, CAMERA_PREFIX, INDEX_COLUMNS, STATE, Episode
 from molmoact2.data.statistics import Statistics, column_statistics, image_statistics
@@ -73,15 +74,12 @@ class LeRobotDataset:
 
     def _check(self) -> None:
         unknown = set(np.unique(self.column("task_index")).tolist()) - set(self.tasks)
-        if unknown:
-            problem = f"it has no instruction for the task indices {sorted(unknown)[:10]}"
-            raise malformed(self.root / TASKS_PATH, problem, "Restore the file from its source.")
+        problem = f"it has no instruction for the task indices {sorted(unknown)[:10]}"
+        expect(not unknown, self.root / TASKS_PATH, problem)
         for record in self.episodes:
             for key in record.videos:
                 path = self._video_path(key, record)
-                if not path.is_file():
-                    problem = f"the video of episode {record.episode_index} is missing"
-                    raise malformed(path, problem, "Copy the dataset again, with its videos folder.")
+                expect(path.is_file(), path, f"the video of episode {record.episode_index} is missing")
 
     @property
     def fps(self) -> float:
@@ -139,8 +137,7 @@ class LeRobotDataset:
 
     def frame(self, index: int) -> Frame:
         """Frame `index` of the dataset, with the images of all cameras."""
-        if not 0 <= index < len(self):
-            raise ValueError(f"There is no frame {index}; the dataset has the frames 0 to {len(self) - 1}.")
+        require(0 <= index < len(self), f"There is no frame {index}; the dataset has the frames 0 to {len(self) - 1}.")
         record = self.episodes[self.column("episode_index")[index]]
         return Frame(
             images={camera: self._image(key, record, index) for camera, key in self._keys.items()},
@@ -191,9 +188,8 @@ class LeRobotDataset:
         return [name for name in self._columns if name not in {STATE, ACTION, *INDEX_COLUMNS}]
 
     def _record(self, episode_index: int) -> EpisodeRecord:
-        if not 0 <= episode_index < len(self.episodes):
-            last = len(self.episodes) - 1
-            raise ValueError(f"There is no episode {episode_index}; the dataset has the episodes 0 to {last}.")
+        is_there, last = 0 <= episode_index < len(self.episodes), len(self.episodes) - 1
+        require(is_there, f"There is no episode {episode_index}; the dataset has the episodes 0 to {last}.")
         return self.episodes[episode_index]
 
     def _video_path(self, key: str, record: EpisodeRecord) -> Path:
@@ -206,9 +202,8 @@ class LeRobotDataset:
         image = self._videos.get(path).image_at(
             record.videos[key].from_s + float(timestamp), tolerance_s=TOLERANCE_S + float(np.spacing(timestamp))
         )
-        if list(image.shape) != list(self.features[key]["shape"]):
-            problem = f"its images have the shape {list(image.shape)}, info.json says {self.features[key]['shape']}"
-            raise malformed(path, problem, "Restore the file from its source.")
+        shape = self.features[key]["shape"]
+        expect(list(image.shape) == shape, path, f"its images have the shape {list(image.shape)}, not {shape}")
         return image
 
 

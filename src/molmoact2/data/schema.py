@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from molmoact2.data.errors import require
 from molmoact2.embodiments import Embodiment
 
 STATE = "observation.state"
@@ -37,11 +38,11 @@ class ExtraColumn:
     """One name per dimension; a column of one dimension may be given as [T] or [T, 1]."""
 
     def __post_init__(self) -> None:
-        if self.dtype not in EXTRA_DTYPES or not self.names:
-            raise ValueError(
-                f"An extra column needs a dtype among {', '.join(EXTRA_DTYPES)} and at least one name, "
-                f"got dtype {self.dtype!r} and names {self.names!r}."
-            )
+        require(
+            self.dtype in EXTRA_DTYPES and len(self.names) > 0,
+            f"An extra column needs a dtype among {', '.join(EXTRA_DTYPES)} and at least one name, "
+            f"got dtype {self.dtype!r} and names {self.names!r}.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,21 +61,21 @@ class DatasetSchema:
     """Name -> further numeric columns."""
 
     def __post_init__(self) -> None:
-        if self.fps < 1 or not isinstance(self.fps, int):
-            raise ValueError(f"fps must be an int of at least 1, got {self.fps!r}.")
-        if not self.state_names or not self.action_names:
-            raise ValueError("A dataset needs at least one state and one action name.")
+        require(isinstance(self.fps, int) and self.fps > 0, f"fps must be an int of at least 1, got {self.fps!r}.")
+        require(bool(self.state_names and self.action_names), "A dataset needs at least one state and one action name.")
         for camera, size in self.image_sizes.items():
-            if not re.fullmatch(r"[\w.-]+", camera) or camera.startswith("."):
-                raise ValueError(f"A camera's name may hold letters, digits, '_', '-' and '.', got {camera!r}.")
-            if len(size) != 2 or any(side < 2 or side % 2 for side in size):
-                raise ValueError(
-                    f"Camera {camera!r}: the image size must be (height, width), both even because video stores colour "
-                    f"at half resolution, got {size}. Resize or crop the images first."
-                )
+            require(
+                re.fullmatch(r"\w[\w.-]*", camera) is not None,
+                f"A camera's name is made of letters, digits, '_', '-' and '.', got {camera!r}.",
+            )
+            require(
+                len(size) == 2 and all(side > 0 and side % 2 == 0 for side in size),
+                f"Camera {camera!r}: the image size must be (height, width), both even because video stores colour at "
+                f"half resolution, got {size}. Resize or crop the images first.",
+            )
         taken = {STATE, ACTION, *INDEX_COLUMNS, "task"}
-        if wrong := [name for name in self.extras if name in taken or name.startswith(CAMERA_PREFIX) or "/" in name]:
-            raise ValueError(f"Extra columns may not be called {wrong}: the names mean something else in a dataset.")
+        wrong = [name for name in self.extras if name in taken or name.startswith(CAMERA_PREFIX) or "/" in name]
+        require(not wrong, f"Extra columns may not be called {wrong}: the names mean something else in a dataset.")
 
     @classmethod
     def for_embodiment(
@@ -97,15 +98,12 @@ class DatasetSchema:
             ValueError: when no cameras are known, or the control rate is not a whole number.
         """
         cameras = tuple(cameras) or embodiment.cameras
-        if not cameras:
-            raise ValueError(f"Embodiment {embodiment.tag!r} has no cameras of its own. Name them with cameras=(...).")
-        if not embodiment.control_hz.is_integer():
-            raise ValueError(
-                f"Embodiment {embodiment.tag!r} runs at {embodiment.control_hz} Hz; video needs whole fps."
-            )
+        tag, rate_hz = embodiment.tag, embodiment.control_hz
+        require(bool(cameras), f"Embodiment {tag!r} has no cameras of its own. Name them with cameras=(...).")
+        require(rate_hz.is_integer(), f"Embodiment {tag!r} runs at {rate_hz} Hz, but video needs whole fps.")
         return cls(
-            fps=int(embodiment.control_hz),
-            robot_type=embodiment.tag,
+            fps=int(rate_hz),
+            robot_type=tag,
             state_names=embodiment.state_names,
             action_names=embodiment.action_names,
             image_sizes=dict.fromkeys(cameras, image_size),
@@ -127,17 +125,16 @@ class DatasetSchema:
     def check(self, episode: "Episode") -> None:
         """Raise ValueError unless the arrays of `episode` are as this schema says."""
         length = len(episode.action)
-        if length < 1:
-            raise ValueError("An episode needs at least one frame, got none.")
-        if not episode.task.strip():
-            raise ValueError("An episode needs a task in words, got an empty one.")
+        require(length > 0, "An episode needs at least one frame, got none.")
+        require(bool(episode.task.strip()), "An episode needs a task in words, got an empty one.")
         _check_names("camera", episode.images, self.image_sizes)
         _check_names("extra column", episode.extras, self.extras)
         for camera, images in episode.images.items():
             _check_array(f"Images of {camera!r}", images, (length, *self.image_sizes[camera], 3), np.uint8)
         for name, feature in self.vector_features().items():
-            array = _as_rows(episode.columns()[name])
-            _check_array(f"Column {name!r}", array, (length, *feature["shape"]), feature["dtype"])
+            array = episode.columns()[name]
+            plain = (length,) if array.ndim == 1 and feature["shape"] == [1] else (length, *feature["shape"])
+            _check_array(f"Column {name!r}", array, plain, feature["dtype"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,20 +157,16 @@ class Episode:
         return {STATE: self.state, ACTION: self.action, **self.extras}
 
 
-def _as_rows(array: NDArray[Any]) -> NDArray[Any]:
-    return array[:, None] if array.ndim == 1 else array
-
-
 def _check_names(what: str, given: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    if set(given) != set(expected):
-        raise ValueError(f"Expected exactly the {what}s {sorted(expected)}, got {sorted(given)}.")
+    is_right = set(given) == set(expected)
+    require(is_right, f"Expected exactly the {what}s {sorted(expected)}, got {sorted(given)}.")
 
 
 def _check_array(what: str, array: NDArray[Any], shape: tuple[int, ...], dtype: Any) -> None:
-    if array.shape != shape or array.dtype != np.dtype(dtype):
-        raise ValueError(
-            f"{what} must be {np.dtype(dtype)} of shape {list(shape)}, got {array.dtype} of shape {list(array.shape)}. "
-            "Convert or reshape it before adding the episode."
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"{what} must be finite, but holds NaN or infinity. Drop or repair the episode.")
+    require(
+        array.shape == shape and array.dtype == np.dtype(dtype),
+        f"{what} must be {np.dtype(dtype)} of shape {list(shape)}, got {array.dtype} of shape {list(array.shape)}. "
+        "Convert or reshape it before adding the episode.",
+    )
+    is_finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
+    require(is_finite, f"{what} must be finite, but holds NaN or infinity. Drop or repair the episode.")

@@ -4,13 +4,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from molmoact2.data.files import malformed, written_atomically
+from molmoact2.data.errors import expect, malformed
+from molmoact2.data.files import written_atomically
 
 TOLERANCE_S = 1e-4
 """How far the time of a frame may be from the time that was asked for."""
@@ -82,8 +84,7 @@ def join_videos(path: Path, parts: Sequence[tuple[Path, int]], *, fps: int) -> N
             for packet in _first_packets(source, count):
                 packet.stream = stream
                 offset = round(num_frames / fps / packet.time_base)
-                packet.pts += offset
-                packet.dts += offset
+                packet.pts, packet.dts = (packet.pts or 0) + offset, (packet.dts or 0) + offset
                 container.mux(packet)
             num_frames += count
 
@@ -116,13 +117,12 @@ class VideoFile:
         self.path = path
         try:
             self._container = av.open(str(path))
-        except av.FFmpegError as error:
-            fix = "It is missing or was cut off: copy the dataset again, or restore this file."
-            raise malformed(path, f"it cannot be opened as video ({error.strerror})", fix) from error
-        if not self._container.streams.video:
-            raise malformed(path, "it holds no video stream", "Restore this file.")
+        except FFmpegError as error:
+            raise malformed(path, f"it is missing or cut off, and cannot be opened ({error.strerror})") from error
+        expect(len(self._container.streams.video) > 0, path, "it holds no video stream")
         self._stream = self._container.streams.video[0]
         self._stream.codec_context.thread_count = 1  # measured faster than threads, both in order and at random
+        self._tick_s = float(self._stream.time_base or Fraction(1, av.time_base))
         self._read_ahead_s = LONGEST_READ_AHEAD / float(self._stream.average_rate or 30)
         self._frames = iter(())
         self._frame: av.VideoFrame | None = None
@@ -141,24 +141,22 @@ class VideoFile:
             self._seek(time_s)
         while self._frame is None or self._frame.time < time_s - tolerance_s:
             self._frame = self._decode_next(time_s)
-        if self._frame.time > time_s + tolerance_s:
-            fix = "The video does not belong to these timestamps, or is damaged: copy or record the dataset again."
-            problem = f"no frame at {time_s:.6f} s (± {tolerance_s:.6f}), the next one is at {self._frame.time:.6f} s"
-            raise malformed(self.path, problem, fix)
-        return self._frame.to_ndarray(format="rgb24")
+        problem = f"no frame at {time_s:.6f} s (± {tolerance_s:.6f}), the next one is at {self._frame.time:.6f} s"
+        expect(self._frame.time <= time_s + tolerance_s, self.path, problem)
+        return cast(NDArray[np.uint8], self._frame.to_ndarray(format="rgb24"))
 
     def _seek(self, time_s: float) -> None:
         self._frame = None
         try:
-            self._container.seek(max(0, round(time_s / self._stream.time_base)), stream=self._stream)
-        except av.FFmpegError as error:
+            self._container.seek(max(0, round(time_s / self._tick_s)), stream=self._stream)
+        except FFmpegError as error:
             raise self._damaged(time_s, str(error.strerror)) from error
         self._frames = self._container.decode(self._stream)
 
     def _decode_next(self, time_s: float) -> av.VideoFrame:
         try:
             frame = next(self._frames, None)
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             self._frame = None
             raise self._damaged(time_s, str(error.strerror)) from error
         if frame is None:
@@ -167,5 +165,4 @@ class VideoFile:
         return frame
 
     def _damaged(self, time_s: float, reason: str) -> ValueError:
-        fix = "It is shorter than the metadata says, or damaged: copy the dataset again, or restore this file."
-        return malformed(self.path, f"no frame at {time_s:.6f} s: {reason}", fix)
+        return malformed(self.path, f"no frame at {time_s:.6f} s: {reason}")

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from molmoact2.data.columns import data_table, read_columns
 from molmoact2.data.compaction import compact, remove_leftovers
 from molmoact2.data.episodes import EpisodeRecord, VideoSpan, episode_row, read_episodes, write_episodes
+from molmoact2.data.errors import malformed
 from molmoact2.data.files import (
     DATA_PATH,
     INFO_PATH,
     TEMPORARY_SUFFIX,
     VIDEO_PATH,
     Shard,
-    malformed,
     write_json,
     write_table,
 )
@@ -94,14 +94,15 @@ class DatasetWriter:
         self.root = root
         self._info = read_info(root)
         episodes = read_episodes(root, self._info)
-        if episodes.histograms is None:
+        histograms = episodes.histograms
+        if histograms is None:
             fix = "Start a new dataset, and add the episodes of LeRobotDataset(root) to it."
             raise malformed(root, "it was not recorded by this writer, so it cannot be continued", fix)
         remove_leftovers(root, self._info, episodes)
         self.schema = schema_of(self._info)
         self._encoding = encoding_of(self._info)
         self._histograms = {
-            CAMERA_PREFIX + camera: episodes.histograms.get(CAMERA_PREFIX + camera, np.zeros((3, 256), np.int64))
+            CAMERA_PREFIX + camera: histograms.get(CAMERA_PREFIX + camera, np.zeros((3, 256), np.int64))
             for camera in self.schema.image_sizes
         }
         self._tasks = [text for _, text in sorted(read_tasks(root).items())] if episodes.records else []
