@@ -16,14 +16,14 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-LayerKeyValues = tuple[Float[Tensor, "b n s d"], Float[Tensor, "b n s d"]]
+LayerKeyValues = tuple[Float[Tensor, "b n s e"], Float[Tensor, "b n s e"]]
 
 
 def attend(
     query: Float[Tensor, "b n q d"],
     key: Float[Tensor, "b m s d"],
     value: Float[Tensor, "b m s d"],
-    mask: Bool[Tensor, "*c q s"] | None = None,
+    mask: Bool[Tensor, "*c #q s"] | None = None,
 ) -> Float[Tensor, "b n q d"]:
     """Softmax attention, softmax in float32; n query heads share m key heads in groups (n a multiple of m)."""
     if query.device.type != "cpu":

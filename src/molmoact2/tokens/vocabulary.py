@@ -4,6 +4,7 @@ Ids differ between releases, so none is written down here: `tokenizer.json` says
 says which id the network was trained with, and the two must agree. Facts: architecture.md 1 and 4, training.md A.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from molmoact2.tokens.reading import parse_json, read_field, read_optional
 END_OF_TURN = "<|im_end|>"
 """Ends every turn; also what the text begins with, since Qwen3 has no token for the beginning."""
 IMAGE_PLACEHOLDER = "<|image|>"
+MARKUP = re.compile("<.+>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ class Vocabulary:
     wraps_control: bool
     """Whether the control mode stands between `<control_start>` and `<control_end>`."""
     reserved: frozenset[str]
-    """Strings that are single tokens and must not occur in what a user writes."""
+    """The tokens that lay out a prompt, such as `<|image|>`; they must not occur in what a user writes."""
 
     @classmethod
     def read(cls, tokenizer_json: str, config: Mapping[str, Any]) -> "Vocabulary":
@@ -113,7 +115,7 @@ class Vocabulary:
         Raises ValueError naming token, config id and tokenizer id where the two disagree or a token has no embedding.
         """
         tokenizer = read_tokenizer(tokenizer_json, "tokenizer.json")
-        resolve = Resolver(tokenizer, config)
+        resolve, added_tokens = Resolver(tokenizer, config), tokenizer.get_added_tokens_decoder()
         end_of_turn = resolve.required(END_OF_TURN, "eos_token_id")
         resolve.required(END_OF_TURN, "bos_token_id")
         return cls(
@@ -125,7 +127,7 @@ class Vocabulary:
             depth=resolve.family("depth"),
             wraps_setup=resolve.wrapper("setup"),
             wraps_control=resolve.wrapper("control"),
-            reserved=frozenset(token.content for token in tokenizer.get_added_tokens_decoder().values()),
+            reserved=frozenset(filter(MARKUP.fullmatch, (added.content for added in added_tokens.values()))),
         )
 
     def encode(self, text: str) -> Int[np.ndarray, " s"]:
