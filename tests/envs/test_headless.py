@@ -33,3 +33,9 @@ def test_the_simulator_does_not_import_torch() -> None:
 def test_the_package_imports_without_a_simulator() -> None:
     script = "import sys, molmoact2.envs; assert not {'mujoco', 'gymnasium', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_leaving_without_closing_is_quiet() -> None:
+    script = "from molmoact2.envs import make; e = make('so101'); e.reset(seed=0, task='pick'); e.observe()"
+    left = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert left.stderr == ""

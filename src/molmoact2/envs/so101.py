@@ -211,7 +211,7 @@ class So101Env:
         return self.views.fine_view(camera, height, width)
 
     def close(self) -> None:
-        """Free the renderers. The environment cannot render afterwards."""
+        """Free the renderers."""
         self.views.close()
 
 

@@ -1,6 +1,9 @@
 # pyright: reportAttributeAccessIssue=false
 """Pictures of the scene: quick ones for policies, fine ones for people."""
 
+import atexit
+import weakref
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,10 +53,20 @@ class Views:
         buffer = self.model.vis.global_
         buffer.offheight, buffer.offwidth = height, width
         self.model.vis.quality.offsamples = FINE_SAMPLES if fine else 0
-        return mujoco.Renderer(self.model, height, width)
+        renderer = mujoco.Renderer(self.model, height, width)
+        # MuJoCo shuts EGL down at exit and then fails to free what is left: be done before, even if not told to close.
+        atexit.register(close_if_alive, weakref.ref(self))
+        return renderer
 
     def close(self) -> None:
         """Free all renderers."""
         for renderer in self.renderers.values():
             renderer.close()
         self.renderers.clear()
+
+
+def close_if_alive(views: weakref.ref[Views]) -> None:
+    """Free the renderers of views that still exist."""
+    alive = views()
+    if alive is not None:
+        alive.close()
