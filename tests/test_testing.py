@@ -1,21 +1,15 @@
 """The tiny checkpoints that users test with: complete, repeatable, and as strict as real ones."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from molmoact2 import load_policy
 from molmoact2.embodiments import EMBODIMENTS
-from molmoact2.model.config import read_config
-from molmoact2.model.weights import load_model
-from molmoact2.processing.processor import Processor
 from molmoact2.testing import fake_observation, tiny_checkpoint
-from molmoact2.tokens.reading import parse_json
-
-
-def read_model(directory: Path):
-    return load_model(directory, read_config(parse_json((directory / "config.json").read_bytes(), "config.json")))
 
 
 def test_same_seed_same_files(tmp_path: Path):
@@ -25,31 +19,31 @@ def test_same_seed_same_files(tmp_path: Path):
 
 
 def test_another_seed_is_another_network(tmp_path: Path):
-    first, second = (read_model(tiny_checkpoint(tmp_path / str(seed), seed=seed)) for seed in (0, 1))
+    first, second = (load_policy(tiny_checkpoint(tmp_path / str(seed), seed=seed)).model for seed in (0, 1))
     assert all(not torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("tag", EMBODIMENTS)
 def test_every_released_robot_can_be_tested_with(tag: str, tmp_path: Path):
     robot = EMBODIMENTS[tag]
-    processor = Processor.load(tiny_checkpoint(tmp_path, embodiments=[robot]))
-    encoded = processor.encode(fake_observation(robot))
-    assert robot.setup in encoded.prompt
-    assert encoded.image_mask.any()
+    policy = load_policy(tiny_checkpoint(tmp_path, embodiments=[robot]))
+    chunk = policy.act(fake_observation(robot), num_steps=1)
+    assert chunk.actions.shape == (robot.n_action_steps, len(robot.action_names))
 
 
 def test_observations_repeat_and_differ_by_seed():
     first, again, other = (fake_observation(seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.state, again.state)
-    np.testing.assert_array_equal(first.images["wrist"], again.images["wrist"])
-    assert not np.array_equal(first.images["wrist"], other.images["wrist"])
+    for name, image in first.images.items():
+        np.testing.assert_array_equal(image, again.images[name])
+        assert not np.array_equal(image, other.images[name])
 
 
 def test_variations_reach_the_config(tmp_path: Path):
     directory = tiny_checkpoint(tmp_path, text_config={"norm_after": True}, vit_config={"num_hidden_layers": 4})
-    model = read_model(directory)
-    assert model.config.text_config.norm_after
-    assert model.config.vit_config.num_hidden_layers == 4
+    config = load_policy(directory).config
+    assert config.text_config.norm_after
+    assert config.vit_config.num_hidden_layers == 4
 
 
 def test_a_misspelt_variation_is_refused(tmp_path: Path):
@@ -57,7 +51,16 @@ def test_a_misspelt_variation_is_refused(tmp_path: Path):
         tiny_checkpoint(tmp_path, max_action_dims=8)
 
 
-def test_nothing_is_overwritten(tmp_path: Path):
-    tiny_checkpoint(tmp_path)
-    with pytest.raises(ValueError, match="not empty"):
-        tiny_checkpoint(tmp_path)
+def test_observations_fit_what_a_checkpoint_knows(golden: Path):
+    policy = load_policy(golden / "tiny")
+    for tag in policy.embodiments:
+        chunk = policy.act(fake_observation(policy.processor.tag(tag)), tag)
+        assert chunk.actions.shape[1] == policy.processor.tag(tag).action.width
+
+
+@pytest.mark.parametrize("part", ["images", "state", "instruction"])
+def test_actions_answer_to_every_part_of_an_observation(part: str, tmp_path: Path):
+    policy, observation = load_policy(tiny_checkpoint(tmp_path)), fake_observation(seed=0)
+    change = {"images": fake_observation(seed=1).images, "state": -observation.state, "instruction": "push the cube"}
+    changed = replace(observation, **{part: change[part]})
+    assert not np.allclose(policy.act(observation, seed=0).actions, policy.act(changed, seed=0).actions, atol=0.01)

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from molmoact2.embodiments import SO101_TABLETOP, Embodiment
+from molmoact2.inference import MolmoAct2Policy, save_policy
 from molmoact2.model.config import ConnectorConfig, ExpertConfig, ModelConfig, TextConfig, VisionConfig
 from molmoact2.model.molmoact2 import MolmoAct2
-from molmoact2.model.weights import save_model
+from molmoact2.processing import TagStats
 from molmoact2.tokens.prompt import QUESTIONS, robot_question
-from molmoact2.training.fresh import add_robot_tokens, make_processor, tag_entry, train_tokenizer
+from molmoact2.training.fresh import NORM_MODE, add_robot_tokens, make_processor, tag_entry, train_tokenizer
 from molmoact2.types import Observation
 
 FILLED_IN_LATER = 1
@@ -100,34 +101,31 @@ Config = TypeVar("Config", ModelConfig, TextConfig, VisionConfig, ConnectorConfi
 def tiny_checkpoint(
     directory: str | Path, *, embodiments: Sequence[Embodiment] = (SO101_TABLETOP,), seed: int = 0, **variations: Any
 ) -> Path:
-    """Write a small random checkpoint in the released format into a new folder, and return the folder.
+    """Write a small random checkpoint in the released format into a folder of its own, and return the folder.
 
     `variations` are fields of `TINY`; those of a nested config are given as a dictionary:
 
         tiny_checkpoint("thinks", enable_depth_reasoning=True, text_config={"norm_after": True})
         tiny_checkpoint("discrete", add_action_expert=False, action_expert_config=None)
     """
-    directory = Path(directory)
-    if directory.exists() and any(directory.iterdir()):
-        raise ValueError(f"{directory} is not empty, and nothing is overwritten. Give a new folder.")
     words = robot_question(task="", setup="", control_mode="", state="", style="robot_action")
     tokenizer = train_tokenizer([words, *QUESTIONS.values()], num_merges=128)
     config = add_robot_tokens(tokenizer, vary(TINY, variations))
     processor = make_processor(config, tokenizer, {robot.tag: made_up_statistics(robot) for robot in embodiments})
-    directory.mkdir(parents=True, exist_ok=True)
-    processor.save(directory)
-    save_model(random_model(config, seed), directory)
-    return directory
+    save_policy(MolmoAct2Policy(model=random_model(config, seed), processor=processor), directory)
+    return Path(directory)
 
 
-def fake_observation(embodiment: Embodiment = SO101_TABLETOP, *, seed: int = 0) -> Observation:
-    """Noise in every camera and a state within reach, the same for the same seed."""
+def fake_observation(robot: Embodiment | TagStats = SO101_TABLETOP, *, seed: int = 0) -> Observation:
+    """Noise in every camera and a state within reach, the same for the same seed.
+
+    `robot` is an embodiment, or what a checkpoint says about one: `policy.processor.tag("franka_droid")`.
+    """
     random = np.random.default_rng(seed)
-    low, high = limits_of(embodiment, embodiment.state_names)
-    cameras = embodiment.cameras or ("front",)
+    known = robot if isinstance(robot, TagStats) else TagStats.read(robot.tag, made_up_statistics(robot), NORM_MODE)
     return Observation(
-        images={name: random.integers(0, 256, (48, 64, 3), dtype=np.uint8) for name in cameras},
-        state=random.uniform(low, high).astype(np.float32),
+        images={key: random.integers(0, 256, (48, 64, 3), np.uint8) for key in known.camera_keys or ("front",)},
+        state=known.state_scaling.restore(random.uniform(-1, 1, known.state.width)),
         instruction="pick up the red cube",
     )
 
