@@ -96,7 +96,10 @@ def describe(directory: Path) -> Description:
     """Read a checkpoint's description; ValueError where it is not a checkpoint."""
     config_file = directory / "config.json"
     if not config_file.is_file():
-        raise ValueError(f"{directory} is not a checkpoint: it has no config.json. Give the folder that holds one.")
+        raise ValueError(
+            f"{directory} is not a checkpoint: there is no {config_file}. Give the folder that holds one; "
+            "from the Hugging Face hub it has to be downloaded first."
+        )
     config = read_config(parse_json(config_file.read_bytes(), "config.json"))
     tensors = list_tensors(directory)
     parameters = count_parameters(tensors)
