@@ -95,7 +95,7 @@ def test_workers_change_nothing_but_the_time(tmp_path):
     assert without_clock(run(benchmark, tmp_path / "two", num_workers=2)) == without_clock(alone)
 
 
-def refuse_to_open():
+def refuse_to_open(_environment):
     raise ValueError("The checkpoint is broken.")
 
 
@@ -109,9 +109,9 @@ def test_the_first_episodes_are_filmed(tmp_path):
     assert [r["film"] for r in records] == [f"left-{FIRST_SEED}", f"right-{FIRST_SEED}", None, None]
     footage = read_footage(tmp_path / "films" / records[1]["film"])
     num_plans, num_steps = records[1]["plans"], records[1]["steps"]
-    assert footage.chunks.shape == (num_plans, 6, 2)
-    assert footage.measured.shape == (num_steps + 1, 2)
-    assert footage.executed.shape == (num_steps, 2)
+    assert footage.chunks.shape == (num_plans, 6, 6)
+    assert footage.measured.shape == (num_steps + 1, 6)
+    assert footage.executed.shape == (num_steps, 6)
     assert footage.steps.tolist() == list(range(0, num_steps, 3))
     assert footage.sheets.keys() == {"front"}
     assert num_frames(footage.video) == num_steps + 1

@@ -34,11 +34,11 @@ def test_it_looks_once_per_plan_and_executes_the_first_rows(num_action_steps):
 
 
 def test_it_stops_at_success_in_the_middle_of_a_chunk():
-    result = run_episode(LineWorld(), Walker(1.0), task="right", seed=3)
+    result = run_episode(LineWorld(), Walker(1.0, horizon=5), task="right", seed=3)
     assert result.success
     assert result.failure is None
     assert result.num_steps < LineWorld.max_steps
-    assert result.num_steps % 6 != 0
+    assert result.num_steps % 5 != 0
     assert result.simulated_seconds == result.num_steps / 10
     assert result.instruction == "go right"
 

@@ -10,15 +10,15 @@ GOAL = {"left": -1.0, "right": 1.0}
 
 
 class LineWorld:
-    """Two joints; the first is the point's place. A task is done at its goal, and lost at the other one."""
+    """Six joints; the first is the point's place. A task is done at its goal, and lost at the other one."""
 
-    embodiment = "line"
+    embodiment = "so101_tabletop"
     control_hz = 10.0
     tasks = ("left", "right")
     max_steps = 30
 
     def __init__(self) -> None:
-        self.place = np.zeros(2)
+        self.place = np.zeros(6)
         self.looks = 0
         self.task = ""
         self.seed = -1
@@ -29,7 +29,8 @@ class LineWorld:
 
     def reset(self, *, seed: int, task: str) -> None:
         self.seed, self.task, self.looks = seed, task, 0
-        self.place = np.array([0.2 * np.random.default_rng(seed).uniform(-1, 1), 0.0])
+        self.place = np.zeros(6)
+        self.place[0] = 0.2 * np.random.default_rng(seed).uniform(-1, 1)
 
     def observe(self) -> Observation:
         self.looks += 1
@@ -65,22 +66,20 @@ class Walker:
         self.horizon = horizon
 
     def act(self, observation: Observation, /) -> ActionChunk:
-        place, other = observation.state
+        place = observation.state[0]
         reach = 0.1 * np.arange(1, self.horizon + 1)
         rows = place + np.clip(self.goal - place, -reach, reach)
-        actions = np.stack([rows, np.full(self.horizon, other)], axis=1).astype(np.float32)
+        actions = np.tile(observation.state, (self.horizon, 1)).astype(np.float32)
+        actions[:, 0] = rows
         return ActionChunk(actions=actions, timing={"encode": 0.002, "plan": 0.004})
 
 
-def start_walker(environment: Environment, seed: int) -> Walker:
-    """Every fifth seed walks to the wrong goal; the task is only known after the reset, so it is looked up then."""
-    return _LateWalker(environment, errs=seed % 5 == 0)
+class ListeningWalker(Walker):
+    """Goes where it is told; in every fifth seed, to the other goal."""
 
-
-class _LateWalker(Walker):
-    def __init__(self, environment: Environment, *, errs: bool) -> None:
+    def __init__(self, seed: int) -> None:
         super().__init__(0.0)
-        self.environment, self.errs = environment, errs
+        self.errs = seed % 5 == 0
 
     def act(self, observation: Observation, /) -> ActionChunk:
         goal = GOAL[observation.instruction.removeprefix("go ")]
@@ -88,6 +87,6 @@ class _LateWalker(Walker):
         return super().act(observation)
 
 
-def open_walker() -> PolicySource:
+def open_walker(_environment: Environment) -> PolicySource:
     """A policy source whose policies walk."""
-    return PolicySource(start=start_walker, num_action_steps=3)
+    return PolicySource(start=ListeningWalker, num_action_steps=3)

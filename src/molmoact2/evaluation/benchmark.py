@@ -23,6 +23,7 @@ from molmoact2.evaluation.ledger import Ledger, Record, open_ledger
 from molmoact2.evaluation.policies import PolicySource
 from molmoact2.evaluation.rollout import UNOBSERVED, EpisodeResult, run_episode
 from molmoact2.evaluation.workers import run_in_order
+from molmoact2.types import Environment
 
 FIRST_SEED = 1_000_000
 FILMS_DIRECTORY = "films"
@@ -33,7 +34,7 @@ class Benchmark:
     """What is run; picklable, so that it can be sent to workers."""
 
     open_environment: Callable[[], FilmedEnvironment]
-    open_policy: Callable[[], PolicySource]
+    open_policy: Callable[[Environment], PolicySource]
     tasks: tuple[str, ...]
     num_episodes: int
     """Episodes per task."""
@@ -87,7 +88,8 @@ def missing_jobs(benchmark: Benchmark, ledger: Ledger, films: Path) -> list[Job]
 
 def open_work(benchmark: Benchmark) -> Callable[[Job], Record]:
     """Load the environment and the policy, and return what runs one episode with them."""
-    return partial(run_job, benchmark.open_environment(), benchmark.open_policy(), describe_machine())
+    environment = benchmark.open_environment()
+    return partial(run_job, environment, benchmark.open_policy(environment), describe_machine())
 
 
 def run_job(environment: FilmedEnvironment, source: PolicySource, machine: Record, job: Job) -> Record:
@@ -95,7 +97,7 @@ def run_job(environment: FilmedEnvironment, source: PolicySource, machine: Recor
     film = Film(environment) if job.film else None
     result = run_episode(
         environment,
-        source.start(environment, job.seed),
+        source.start(job.seed),
         task=job.task,
         seed=job.seed,
         num_action_steps=source.num_action_steps,
@@ -108,7 +110,7 @@ def run_job(environment: FilmedEnvironment, source: PolicySource, machine: Recor
 
 def describe_episode(result: EpisodeResult) -> Record:
     """The record of an episode: its result, and the seconds its plans took, with their percentiles."""
-    stages = sorted({stage for timing in result.stage_seconds for stage in timing})
+    stages = dict.fromkeys(stage for timing in result.stage_seconds for stage in timing)
     medians = {stage: float(np.median([t[stage] for t in result.stage_seconds if stage in t])) for stage in stages}
     return {
         "task": result.task,

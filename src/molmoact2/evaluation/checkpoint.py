@@ -7,7 +7,7 @@ import torch
 from molmoact2.evaluation.policies import PolicyChoice, PolicySource
 from molmoact2.inference import MolmoAct2Policy, load_policy
 from molmoact2.inference.session import Session
-from molmoact2.types import ActionChunk, Environment, Observation, Policy
+from molmoact2.types import ActionChunk, Observation, Policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +33,17 @@ class CheckpointEpisode:
         )
 
 
-def open_checkpoint(choice: PolicyChoice) -> PolicySource:
-    """Load the checkpoint; ValueError when it is none, or does not know the robot."""
+def open_checkpoint(choice: PolicyChoice, embodiment: str) -> PolicySource:
+    """Load the checkpoint; ValueError when it is none, or does not know the robot with the tag `embodiment`."""
     if choice.num_threads:
         torch.set_num_threads(choice.num_threads)
     policy = load_policy(choice.name, dtype=choice.dtype)
-    tag = policy.processor.tag(choice.embodiment)
+    tag = policy.processor.tag(embodiment)
 
-    def start(_environment: Environment, seed: int) -> Policy:
+    def start(seed: int) -> Policy:
         return CheckpointEpisode(
             policy=policy,
-            embodiment=choice.embodiment,
+            embodiment=embodiment,
             horizon=tag.action_horizon,
             num_flow_steps=choice.num_flow_steps,
             session=policy.new_session(seed),

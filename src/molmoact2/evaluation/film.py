@@ -2,8 +2,8 @@
 
     NAME.mp4     H.264, one frame per control step and the last one
     NAME.npz     steps [plans], chunks [plans, horizon, action_dim], executed [steps, action_dim],
-                 measured [steps + 1, state_dim], and `camera/NAME`: a JPEG file [bytes] with that camera's images,
-                 one per plan, row by row, `SHEET_COLUMNS` in a row
+                 measured [steps + 1, state_dim], and as JPEG files [bytes] `poster`, the last frame of the video,
+                 and `camera/NAME`, that camera's images, one per plan, row by row, `SHEET_COLUMNS` in a row
 
 Frames are compressed and images kept small as they come, so that a long episode takes little memory.
 """
@@ -77,6 +77,7 @@ class Film:
             chunks=np.array(self.chunks, dtype=np.float32),
             executed=np.array(self.executed, dtype=np.float32),
             measured=np.array(self.measured, dtype=np.float32),
+            poster=jpeg(self.last_frame),
             allow_pickle=False,
             **sheets,
         )
@@ -85,7 +86,8 @@ class Film:
 
     def _expose(self) -> None:
         self.measured.append(self.environment.joint_state())
-        self.video.add(self.environment.render(FILM_CAMERA, height=FILM_HEIGHT, width=FILM_WIDTH))
+        self.last_frame = self.environment.render(FILM_CAMERA, height=FILM_HEIGHT, width=FILM_WIDTH)
+        self.video.add(self.last_frame)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,8 @@ class Footage:
     """[steps, action_dim] commands"""
     measured: NDArray[np.float32]
     """[steps + 1, state_dim] before each control step, and after the last"""
+    poster: bytes
+    """JPEG file of the last frame."""
     sheets: Mapping[str, bytes]
     """Camera name -> JPEG file with the images of all plans, `SHEET_COLUMNS` in a row."""
 
@@ -115,6 +119,7 @@ def read_footage(path: Path) -> Footage:
             chunks=archive["chunks"],
             executed=archive["executed"],
             measured=archive["measured"],
+            poster=archive["poster"].tobytes(),
             sheets={
                 key.removeprefix(CAMERA_PREFIX): archive[key].tobytes()
                 for key in archive.files
@@ -131,12 +136,16 @@ def named_images(observation: Observation) -> dict[str, Image]:
 
 
 def contact_sheet(images: list[Image]) -> NDArray[np.uint8]:
-    """Return the images, uint8 [height, width, 3] each, row by row as the bytes of one JPEG file."""
+    """Return the images, uint8 [height, width, 3] each, row by row as one JPEG file."""
     blanks = [np.zeros_like(images[0])] * (-len(images) % SHEET_COLUMNS)
     tiles = np.stack([*images, *blanks])
-    sheet = einops.rearrange(tiles, "(row column) h w c -> (row h) (column w) c", column=SHEET_COLUMNS)
+    return jpeg(einops.rearrange(tiles, "(row column) h w c -> (row h) (column w) c", column=SHEET_COLUMNS))
+
+
+def jpeg(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the bytes of a JPEG file of an image [height, width, 3]."""
     file = io.BytesIO()
-    PillowImage.fromarray(sheet).save(file, format="jpeg", quality=85)
+    PillowImage.fromarray(image).save(file, format="jpeg", quality=85)
     return np.frombuffer(file.getvalue(), dtype=np.uint8)
 
 

@@ -7,9 +7,7 @@ itself.
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +15,13 @@ from numpy.typing import NDArray
 from molmoact2.evaluation.experts import make_expert
 from molmoact2.types import ActionChunk, Environment, Observation, Policy
 
-StartEpisode: TypeAlias = Callable[[Environment, int], Policy]
-"""Makes the policy of one episode from the environment and the episode's seed, before the environment is reset."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySource:
     """A loaded policy, ready for any number of episodes."""
 
-    start: StartEpisode
+    start: Callable[[int], Policy]
+    """Makes the policy of one episode from the episode's seed, before the environment is reset."""
     num_action_steps: int | None = None
     """Rows of each chunk that are executed before the policy looks again; None executes the whole chunk."""
 
@@ -38,8 +34,6 @@ class PolicyChoice:
     """"expert", "hold", or a checkpoint's directory or hub id."""
     environment: str
     """Name of the environment, whose expert it is."""
-    embodiment: str
-    """Tag of the robot, among the checkpoint's."""
     num_action_steps: int | None = None
     """Rows of a chunk that are executed before it looks again; None takes the checkpoint's own number."""
     num_flow_steps: int | None = None
@@ -48,16 +42,22 @@ class PolicyChoice:
     num_threads: int | None = None
     """Threads that a checkpoint computes with; None leaves the choice to torch."""
 
-    def open(self) -> PolicySource:
-        """Load the policy; ValueError when there is none of that name."""
+    def open(self, environment: Environment) -> PolicySource:
+        """Load the policy for episodes of `environment`; ValueError when there is none of that name for its robot."""
         match self.name:
             case "expert":
-                return PolicySource(start=partial(start_expert, self.environment))
+                expert = make_expert(self.environment, environment)
+                return PolicySource(start=lambda _seed: expert)
             case "hold":
-                return PolicySource(start=start_holding)
+                return PolicySource(start=lambda _seed: HoldStill())
         from molmoact2.evaluation.checkpoint import open_checkpoint
 
-        return open_checkpoint(self)
+        return open_checkpoint(self, environment.embodiment)
+
+    @property
+    def label(self) -> str:
+        """What people call it: a directory's own name, or the name as it is."""
+        return Path(self.name).resolve().name if Path(self.name).is_dir() else self.name
 
     def fingerprint(self) -> str:
         """What tells this policy from any other: a digest of a checkpoint's files, or the name of what has none."""
@@ -83,13 +83,3 @@ class HoldStill:
         if self.pose is None:
             self.pose = np.array(observation.state, dtype=np.float32)
         return ActionChunk(actions=self.pose[None])
-
-
-def start_holding(_environment: Environment, _seed: int) -> Policy:
-    """Hold still in one episode."""
-    return HoldStill()
-
-
-def start_expert(environment_name: str, environment: Environment, _seed: int) -> Policy:
-    """Let the environment's scripted expert do one episode."""
-    return make_expert(environment_name, environment)

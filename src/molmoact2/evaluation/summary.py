@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from molmoact2.evaluation.ledger import Record
@@ -108,10 +109,10 @@ def measure_tempo(records: Sequence[Record]) -> Tempo:
 
 def task_table(records: Sequence[Record]) -> Table:
     """A table for the terminal: one row per task, and one for all."""
-    table = Table(title="Success, with 95 % Wilson intervals", title_justify="left", title_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, title="Success", title_justify="left", title_style="bold")
     table.add_column("task")
-    for column in ("episodes", "success", "rate", "interval", WRONG_OBJECT):
-        table.add_column(column, justify="right")
+    for column in ("episodes", "success", "rate", "95 % interval", WRONG_OBJECT):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("other failures")
     tasks = summarise_tasks(records)
     for task, summary in tasks.items():
@@ -129,8 +130,8 @@ def _cells(name: str, summary: Summary) -> list[str]:
         name,
         str(summary.num_episodes),
         str(summary.num_successes),
-        f"{summary.rate:.1%}",
-        f"{low:.1%} - {high:.1%}",
-        f"{summary.wrong_object_rate:.1%}",
+        f"{summary.rate:.0%}",
+        f"{100 * low:.0f} - {high:.0%}",
+        f"{summary.wrong_object_rate:.0%}",
         others or "-",
     ]

@@ -30,6 +30,17 @@ for (const episode of document.querySelectorAll(".episode")) {
   video.addEventListener("seeked", follow);
   show();
 
+  // A film runs while it is looked at, unless the reader prefers stillness or has stopped it.
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  let stopped = calm;
+  video.addEventListener("pause", () => { stopped = stopped || (inView && !video.ended); });
+  let inView = false;
+  new IntersectionObserver(([entry]) => {
+    inView = entry.isIntersecting;
+    if (inView && !stopped) video.play().catch(() => {});
+    if (!inView) video.pause();
+  }, { threshold: 0.6 }).observe(video);
+
   // Some browsers play a video only when they can seek in it; a blob can be sought, an inlined file cannot.
   fetch(video.src).then((file) => file.blob()).then((blob) => { video.src = URL.createObjectURL(blob); });
 }

@@ -1,0 +1,59 @@
+"""A progress bar for episodes: how many, how fast, how long still, and what they say so far."""
+
+from collections.abc import Callable, Iterator
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from molmoact2.evaluation.ledger import Record
+
+
+class SpeedColumn(ProgressColumn):
+    """Episodes per second."""
+
+    def render(self, task: Task) -> Text:
+        """For instance "5.2/s", or nothing before the first episode."""
+        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="progress.data.speed")
+
+
+def follow(
+    runs: Iterator[list[Record]],
+    *,
+    title: str,
+    total: int,
+    count: Callable[[list[Record]], int],
+    describe: Callable[[list[Record]], str],
+) -> list[Record]:
+    """Show the progress of a run that yields all its records after each episode; return the last ones.
+
+    `count` says how many of the `total` the records amount to, `describe` what is written behind the bar.
+    """
+    records: list[Record] = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        SpeedColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns) as progress:
+        task = progress.add_task(title, total=total, note="", start=False)
+        for records in runs:
+            done = count(records)
+            if progress.tasks[0].started:
+                progress.update(task, completed=done, note=describe(records))
+            else:
+                progress.update(task, completed=done)
+                progress.start_task(task)
+    return records

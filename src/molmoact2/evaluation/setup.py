@@ -1,0 +1,55 @@
+"""From the names on a command line to something that can be run, and the protocol that it is run under."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, cast
+
+from molmoact2 import envs
+from molmoact2.evaluation.benchmark import FIRST_SEED, Benchmark
+from molmoact2.evaluation.film import FilmedEnvironment
+from molmoact2.evaluation.policies import PolicyChoice
+from molmoact2.registry import unknown
+from molmoact2.types import Environment
+
+
+def open_environment(name: str) -> FilmedEnvironment:
+    """Make the environment called `name`; every one of ours can be filmed."""
+    return cast(FilmedEnvironment, envs.make(name))
+
+
+def choose_tasks(environment: Environment, tasks: Sequence[str]) -> tuple[str, ...]:
+    """Return `tasks`, or all tasks of the environment when none are named; ValueError for one it does not offer."""
+    for task in tasks:
+        if task not in environment.tasks:
+            raise unknown("task", task, environment.tasks)
+    return tuple(dict.fromkeys(tasks)) or environment.tasks
+
+
+def make_benchmark(
+    choice: PolicyChoice, *, tasks: Sequence[str], num_episodes: int, num_films: int
+) -> tuple[Benchmark, dict[str, Any]]:
+    """Return the benchmark and its protocol: all that makes a difference to the result of an episode."""
+    environment = open_environment(choice.environment)
+    benchmark = Benchmark(
+        open_environment=partial(open_environment, choice.environment),
+        open_policy=choice.open,
+        tasks=choose_tasks(environment, tasks),
+        num_episodes=num_episodes,
+        num_films=num_films,
+    )
+    protocol = {
+        "policy": choice.label,
+        "fingerprint": choice.fingerprint(),
+        "environment": choice.environment,
+        "embodiment": environment.embodiment,
+        "control_hz": environment.control_hz,
+        "max_steps": environment.max_steps,
+        "first_seed": FIRST_SEED,
+        "action_steps": choice.num_action_steps or "the policy's own",
+        "flow_steps": choice.num_flow_steps or "the policy's own",
+        "dtype": choice.dtype,
+        "molmoact2": importlib.metadata.version("molmoact2"),
+    }
+    environment.close()
+    return benchmark, protocol
