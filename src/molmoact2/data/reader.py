@@ -112,12 +112,12 @@ class LeRobotDataset:
     @property
     def states(self) -> NDArray[np.float32]:
         """[frames, state_dim] of all episodes, one after the other, in robot units."""
-        return self.column(STATE).reshape(len(self), -1)
+        return self.column(STATE).reshape(len(self), *self.features[STATE]["shape"])
 
     @property
     def actions(self) -> NDArray[np.float32]:
         """[frames, action_dim] of all episodes, one after the other, in robot units."""
-        return self.column(ACTION).reshape(len(self), -1)
+        return self.column(ACTION).reshape(len(self), *self.features[ACTION]["shape"])
 
     @cached_property
     def episode_ends(self) -> NDArray[np.int64]:
