@@ -61,7 +61,7 @@ def parse(name: str, arguments: Sequence[str]) -> Command:
         raise unknown("command", name, COMMANDS)
     module, kind = COMMANDS[name][0].split(":")
     command = vars(importlib.import_module(module))[kind]
-    return tyro.cli(command, prog=f"molmoact2 {name}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    return tyro.cli(command, prog=f"molmoact2 {name}", args=arguments)
 
 
 def usage() -> str:
