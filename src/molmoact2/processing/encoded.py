@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
-from torch import Tensor
+from jaxtyping import Bool, Float32, Int, UInt8
 
 from molmoact2.model.inputs import ModelInputs
 from molmoact2.processing.images import patches_of
@@ -24,7 +23,7 @@ class Encoded:
     token_ids: Int[np.ndarray, " s"]
     image_mask: Bool[np.ndarray, " s"]
     """True on image tokens, which attend to one another both ways."""
-    crops: Float[Tensor, "c p x"]
+    crops: Float32[np.ndarray, "c p x"]
     """Normalised patches of every crop of every image, in order."""
     pooling: Int[np.ndarray, "i w"]
     """For each `<im_patch>` token the patches it pools: indices into the flattened (c p) axis of this prompt, -1 is
@@ -38,13 +37,13 @@ class Encoded:
 
 def assemble(
     prompt: str,
-    crops: Sequence[UInt8[Tensor, "_ height width 3"]],
+    crops: Sequence[UInt8[np.ndarray, "_ height width 3"]],
     blocks: Sequence[ImageBlock],
     settings: ImageSettings,
     vocabulary: Vocabulary,
 ) -> Encoded:
     """Put one block of image tokens in the place of each `<|image|>` of a prompt, and the first token before it."""
-    no_crops = torch.empty((0, *settings.size, 3), dtype=torch.uint8)
+    no_crops = np.empty((0, *settings.size, 3), np.uint8)
     no_windows = np.empty((0, settings.pooling[0] * settings.pooling[1]), np.int64)
     no_tokens = np.empty(0, np.int64)
     text_ids = np.concatenate(([vocabulary.end_of_turn], vocabulary.encode(prompt)))
@@ -58,7 +57,7 @@ def assemble(
         prompt=prompt,
         token_ids=token_ids,
         image_mask=np.isin(token_ids, vocabulary.image.attending_both_ways),
-        crops=patches_of(torch.cat((no_crops, *crops)), settings),
+        crops=patches_of(np.concatenate((no_crops, *crops)), settings),
         pooling=count_through([no_windows, *(block.pooling for block in blocks)], [0, *num_patches]),
     )
 
@@ -75,7 +74,7 @@ def collate(batch: Sequence[Encoded]) -> ModelInputs:
         token_ids=torch.from_numpy(token_ids),
         image_mask=torch.from_numpy(image_mask),
         valid=torch.from_numpy(valid),
-        crops=torch.cat([encoded.crops for encoded in batch]),
+        crops=torch.from_numpy(np.concatenate([encoded.crops for encoded in batch])),
         pooling=torch.from_numpy(count_through([encoded.pooling for encoded in batch], num_patches)),
     )
 

@@ -7,36 +7,38 @@ Resizing is bilinear without antialiasing and rounds back to uint8, as in traini
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
+from jaxtyping import Float32, UInt8
 from torch.nn.functional import interpolate
 
 from molmoact2.processing.settings import ImageSettings
 
 
-def resize(image: UInt8[Tensor, "h w 3"], size: tuple[int, int]) -> UInt8[Tensor, "height width 3"]:
+def resize(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
     """Scale to (height, width), bilinear, not antialiased, proportions not kept; the right size stays as it is."""
     if image.shape[:2] == size:
         return image
-    scaled = interpolate(image.permute(2, 0, 1)[None].float(), size, mode="bilinear", align_corners=False)
-    return scaled.round_().to(torch.uint8)[0].permute(1, 2, 0)
+    # Three grey images: for one image of three channels torch rounds otherwise on one thread than on several.
+    channels = np.ascontiguousarray(image.transpose(2, 0, 1)[:, None], np.float32)
+    scaled = interpolate(torch.from_numpy(channels), size, mode="bilinear", align_corners=False)
+    return scaled.round_().to(torch.uint8)[:, 0].permute(1, 2, 0).numpy()
 
 
-def view(image: UInt8[Tensor, "h w 3"], settings: ImageSettings) -> UInt8[Tensor, "1 height width 3"]:
+def view(image: UInt8[np.ndarray, "h w 3"], settings: ImageSettings) -> UInt8[np.ndarray, "1 height width 3"]:
     """The whole image as one crop."""
     return resize(image, settings.size)[None]
 
 
 def view_and_crops(
-    image: UInt8[Tensor, "h w 3"], settings: ImageSettings, tiling: tuple[int, int]
-) -> UInt8[Tensor, "c height width 3"]:
+    image: UInt8[np.ndarray, "h w 3"], settings: ImageSettings, tiling: tuple[int, int]
+) -> UInt8[np.ndarray, "c height width 3"]:
     """The whole image as one crop, then a tiling of (rows, columns) overlapping crops, row by row."""
     height, width = settings.size
     margin = sum(settings.margins) * settings.patch_size
-    rows, columns = (window * settings.patch_size for window in settings.window)
-    whole = resize(image, (tiling[0] * rows + margin, tiling[1] * columns + margin))
-    crops = whole.unfold(0, height, rows).unfold(1, width, columns)  # [tiles, tiles, 3, height, width]
-    return torch.cat((view(image, settings), crops.permute(0, 1, 3, 4, 2).reshape(-1, height, width, 3)))
+    down, right = (window * settings.patch_size for window in settings.window)
+    whole = resize(image, (tiling[0] * down + margin, tiling[1] * right + margin))
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (height, width), axis=(0, 1))[::down, ::right]
+    crops = windows.transpose(0, 1, 3, 4, 2).reshape(tiling[0] * tiling[1], height, width, 3)
+    return np.concatenate((view(image, settings), crops))
 
 
 def choose_tiling(height: int, width: int, settings: ImageSettings) -> tuple[int, int]:
@@ -62,10 +64,11 @@ def tilings_up_to(max_crops: int) -> np.ndarray:
     return np.stack((rows, columns), axis=1)[order[(area[order] >= 1) & (area[order] <= max_crops)]]
 
 
-def patches_of(crops: UInt8[Tensor, "c height width 3"], settings: ImageSettings) -> Float[Tensor, "c p x"]:
+def patches_of(crops: UInt8[np.ndarray, "c height width 3"], settings: ImageSettings) -> Float32[np.ndarray, "c p x"]:
     """Normalised patches, row by row; each holds its pixels row by row, three colours per pixel."""
     (rows, columns), size = settings.grid, settings.patch_size
-    grid = crops.reshape(len(crops), rows, size, columns, size, 3).transpose(2, 3)
-    scale = torch.tensor(settings.std) * 255
-    offset = torch.tensor(settings.mean) / torch.tensor(settings.std)
-    return grid.float().div_(scale).sub_(offset).reshape(len(crops), rows * columns, -1)
+    grid = crops.reshape(len(crops), rows, size, columns, size, 3).swapaxes(2, 3)
+    mean, std = np.array(settings.mean, np.float32), np.array(settings.std, np.float32)
+    pixels = grid / (std * 255)
+    pixels -= mean / std
+    return pixels.reshape(len(crops), rows * columns, size * size * 3)

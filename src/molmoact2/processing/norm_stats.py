@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from molmoact2.processing.normalize import MODES, NEEDED, Scaling, scaling_of
 from molmoact2.registry import unknown
-from molmoact2.tokens.reading import read_field, read_list
+from molmoact2.tokens.reading import read_field, read_list, require
 
 FORMAT = "molmoact2_norm_stats.v1"
 FORMATS = (FORMAT, "1", 1, None)
@@ -43,25 +43,29 @@ class FeatureStats:
         present = [name for name in QUANTITIES if document.get(name) is not None]
         quantities = {name: np.array(read_list(document, name, float, where), np.float64) for name in present}
         missing = [name for name in NEEDED[mode] if name not in quantities]
-        if missing or not quantities:
-            raise ValueError(f"{where} lacks {', '.join(missing) or 'statistics'}, which norm_mode {mode!r} needs.")
-        mask = read_list(document, "mask", bool, where) if document.get("mask") is not None else None
-        names = read_list(document, "names", str, where) if document.get("names") is not None else None
+        require(
+            quantities and not missing,
+            f"{where} lacks {', '.join(missing) or 'statistics'}, which norm_mode {mode!r} needs.",
+        )
+        mask, names = (
+            read_optional_list(document, "mask", bool, where),
+            read_optional_list(document, "names", str, where),
+        )
         lengths = {name: len(values) for name, values in quantities.items()}
         lengths |= {name: len(values) for name, values in (("mask", mask), ("names", names)) if values is not None}
-        if len(set(lengths.values())) > 1 or 0 in lengths.values():
-            raise ValueError(f"{where}: all lists must be of one length, at least 1, got {lengths}.")
+        is_even = len(set(lengths.values())) == 1 and 0 not in lengths.values()
+        require(is_even, f"{where}: all lists must be of one length, at least 1, got {lengths}.")
         infinite = [name for name, values in quantities.items() if not np.isfinite(values).all()]
-        if infinite:
-            raise ValueError(f"{where}: {', '.join(infinite)} must be finite.")
+        require(not infinite, f"{where}: {', '.join(infinite)} must be finite.")
         return cls(quantities=quantities, mask=mask, names=names)
 
     @lru_cache  # noqa: B019 (statistics live as long as the processor)
     def scaling(self, mode: str) -> Scaling:
         """The map between robot units and the network's range."""
-        low, high = self.quantities.get("min"), self.quantities.get("max")
-        constant = np.zeros(self.width, bool) if low is None or high is None else low == high
-        scaled = np.ones(self.width, bool) if self.mask is None else np.array(self.mask)
+        everywhere = np.ones(self.width, bool)
+        extremes = [self.quantities[name] for name in ("min", "max") if name in self.quantities]
+        constant = extremes[0] == extremes[1] if len(extremes) == 2 else ~everywhere
+        scaled = everywhere if self.mask is None else np.array(self.mask)
         return scaling_of(self.quantities.__getitem__, mode=mode, scaled=scaled, constant=constant)
 
 
@@ -93,11 +97,13 @@ class TagStats:
         where = f"norm_stats.json, tag {tag!r}"
         horizon = read_field(document, "action_horizon", int, where)
         n_action_steps = read_field(document, "n_action_steps", int, where)
-        if not 1 <= n_action_steps <= horizon:
-            raise ValueError(f"{where}: n_action_steps must be 1 to action_horizon ({horizon}), got {n_action_steps}.")
+        require(
+            1 <= n_action_steps <= horizon,
+            f"{where}: n_action_steps must be 1 to action_horizon ({horizon}), got {n_action_steps}.",
+        )
         return cls(
             tag=tag,
-            camera_keys=read_list({"camera_keys": document.get("camera_keys") or []}, "camera_keys", str, where),
+            camera_keys=read_optional_list(document, "camera_keys", str, where) or (),
             setup=read_field(document, "setup_type", str, where),
             control_mode=read_field(document, "control_mode", str, where),
             action_horizon=horizon,
@@ -134,11 +140,11 @@ class NormStats:
         To add an embodiment, read a document that has it: `NormStats.read(document_with_it)`.
         """
         mode, version = document.get("norm_mode", "min_max"), document.get("format")
-        if version not in FORMATS or mode not in MODES:
-            raise ValueError(
-                f"norm_stats.json: format must be {FORMAT!r} and norm_mode one of {', '.join(MODES)}, "
-                f"got {version!r} and {mode!r}."
-            )
+        require(
+            version in FORMATS and mode in MODES,
+            f"norm_stats.json: format must be {FORMAT!r} and norm_mode one of {', '.join(MODES)}, "
+            f"got {version!r} and {mode!r}.",
+        )
         where = "norm_stats.json metadata_by_tag"
         entries = read_field(document, "metadata_by_tag", dict, "norm_stats.json")
         tags = {tag: TagStats.read(tag, read_field(entries, tag, dict, where), mode) for tag in entries}
@@ -148,8 +154,13 @@ class NormStats:
         """The entry of a tag; None means the only one there is."""
         if name is None and len(self.tags) == 1:
             return next(iter(self.tags.values()))
-        if name is None:
-            raise ValueError(f"This checkpoint knows several embodiments, name one: {', '.join(sorted(self.tags))}.")
+        known = ", ".join(sorted(self.tags))
+        require(name is not None, f"This checkpoint knows {len(self.tags)} embodiments, name one: {known}.")
         if name not in self.tags:
-            raise unknown("embodiment", name, self.tags)
+            raise unknown("embodiment", str(name), self.tags)
         return self.tags[name]
+
+
+def read_optional_list(document: Mapping[str, Any], name: str, kind: type, where: str) -> tuple[Any, ...] | None:
+    """The list `document[name]`, or None where it is absent or null."""
+    return None if document.get(name) is None else read_list(document, name, kind, where)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, UInt8
 
 from molmoact2.processing.encoded import Encoded, assemble
@@ -31,7 +30,7 @@ from molmoact2.processing.settings import (
     read_video_settings,
 )
 from molmoact2.tokens.prompt import TRIGGERS, Style, chat, image_prefix, robot_question, video_prefix, wrap
-from molmoact2.tokens.reading import parse_json, read_field
+from molmoact2.tokens.reading import parse_json, read_field, require
 from molmoact2.tokens.state import state_bins
 from molmoact2.tokens.vocabulary import Vocabulary
 from molmoact2.types import Observation
@@ -76,8 +75,7 @@ class Processor:
     def from_files(cls, files: Mapping[str, bytes]) -> "Processor":
         """Read the contents of a checkpoint's small files by name; statistics and video settings may be absent."""
         missing = [name for name in REQUIRED_FILES if name not in files]
-        if missing:
-            raise ValueError(f"The checkpoint lacks {', '.join(missing)}. Is this a MolmoAct2 checkpoint directory?")
+        require(not missing, f"The checkpoint lacks {', '.join(missing)}. Is this a MolmoAct2 checkpoint directory?")
         config = parse_json(files["config.json"], "config.json")
         norm_stats_file = norm_stats_name(config)
         read = [IMAGE_FILE, LAYOUT_FILE, *(name for name in (VIDEO_FILE, norm_stats_file) if name in files)]
@@ -130,15 +128,15 @@ class Processor:
         self,
         *,
         images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
-        instruction: str,
+        instruction: object,
         normalized_state: Float[np.ndarray, " d"],
         embodiment: str | None = None,
         style: Style = "robot_action",
     ) -> Encoded:
         """Like `encode`, from images in order and a state that is normalised (and perhaps jittered) already."""
         stats, words = self.tag(embodiment), self.vocabulary
-        if "depth" in style and words.depth is None:
-            raise ValueError("This checkpoint has no depth tokens, so it cannot think. Use think=False.")
+        can_answer = "depth" not in style or words.depth is not None
+        require(can_answer, "This checkpoint has no depth tokens, so it cannot think. Use think=False.")
         question = robot_question(
             task=checked_instruction(instruction, reserved=words.reserved),
             setup=wrap(stats.setup, "setup") if words.wraps_setup else stats.setup,
@@ -148,7 +146,7 @@ class Processor:
         )
         return self.with_images(chat(question, prefix=image_prefix(len(images)), trigger=TRIGGERS[style]), images)
 
-    def encode_question(self, question: str, images: Sequence[UInt8[np.ndarray, "_ _ 3"]] = ()) -> Encoded:
+    def encode_question(self, question: object, images: Sequence[UInt8[np.ndarray, "_ _ 3"]] = ()) -> Encoded:
         """A prompt that asks something in words about images, as a vision-language model is asked."""
         checked = checked_images(images, ()) if len(images) else []
         text = checked_question(question, reserved=self.vocabulary.reserved)
@@ -164,19 +162,18 @@ class Processor:
                 f"and the checkpoint needs a {VIDEO_FILE}, which it {'has' if self.video else 'lacks'}."
             )
         text = checked_question(question, reserved=self.vocabulary.reserved)
-        crops = [view(torch.from_numpy(frame), self.video) for frame in frames]
+        crops = [view(frame, self.video) for frame in frames]
         blocks = [frame_block(self.video, self.vocabulary.image)] * len(frames)
         return assemble(chat(text, prefix=video_prefix(times_s)), crops, blocks, self.video, self.vocabulary)
 
     def with_images(self, prompt: str, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Encoded:
         """Put images in the places that a prompt has for them."""
-        tensors = [torch.from_numpy(image) for image in images]
         if self.images.crop_mode == "resize":
-            crops = [view(tensor, self.images) for tensor in tensors]
-            blocks = [view_block(self.images, self.vocabulary.image)] * len(tensors)
+            crops = [view(image, self.images) for image in images]
+            blocks = [view_block(self.images, self.vocabulary.image)] * len(images)
             return assemble(prompt, crops, blocks, self.images, self.vocabulary)
         tilings = [choose_tiling(image.shape[0], image.shape[1], self.images) for image in images]
-        crops = [view_and_crops(tensor, self.images, tiling) for tensor, tiling in zip(tensors, tilings, strict=True)]
+        crops = [view_and_crops(image, self.images, tiling) for image, tiling in zip(images, tilings, strict=True)]
         blocks = [crops_block(self.images, self.vocabulary.image, tiling) for tiling in tilings]
         return assemble(prompt, crops, blocks, self.images, self.vocabulary)
 
@@ -194,8 +191,8 @@ class Processor:
         """
         stats = self.tag(embodiment)
         steps = stats.n_action_steps if num_steps is None else num_steps
-        if not 1 <= steps <= actions.shape[-2]:
-            raise ValueError(f"The number of action steps must be 1 to {actions.shape[-2]}, got {steps}.")
+        horizon = actions.shape[-2]
+        require(1 <= steps <= horizon, f"The number of action steps must be 1 to {horizon}, got {steps}.")
         return stats.action_scaling.restore(actions[..., :steps, : stats.action.width])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from molmoact2.tokens.reading import read_field, read_list, read_optional
+from molmoact2.tokens.reading import read_field, read_list, read_optional, require
 
 IMAGE_FILE = "preprocessor_config.json"
 LAYOUT_FILE = "processor_config.json"
@@ -47,11 +47,11 @@ class ImageSettings:
         wrong += ["pooling_size"] * (min(self.pooling) < 1)
         wrong += ["image_mean or image_std"] * (len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0)
         wrong += ["overlap_margins"] * (min(self.margins) < 0 or min(self.window) < 1)
-        if wrong:
-            raise ValueError(
-                f"{IMAGE_FILE}: {', '.join(wrong)} cannot be. Sizes are positive multiples of the patch size, mean and "
-                f"std have three values, margins leave patches between them. Got {self}."
-            )
+        require(
+            not wrong,
+            f"{IMAGE_FILE}: {', '.join(wrong)} cannot be. Sizes are positive multiples of the patch size, mean and "
+            f"std have three values, margins leave patches between them. Got {self}.",
+        )
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -69,11 +69,11 @@ def read_image_settings(image: Mapping[str, Any], layout: Mapping[str, Any]) -> 
     """Read the settings of images from the contents of `preprocessor_config.json` and `processor_config.json`."""
     crop_mode = read_field(image, "crop_mode", str, IMAGE_FILE)
     resample = read_field(image, "resample", int, IMAGE_FILE)
-    if crop_mode not in ("resize", "overlap-and-resize-c2") or resample != BILINEAR:
-        raise ValueError(
-            f"{IMAGE_FILE}: crop_mode must be 'resize' or 'overlap-and-resize-c2' and resample {BILINEAR} (bilinear), "
-            f"got {crop_mode!r} and {resample}."
-        )
+    require(
+        crop_mode in ("resize", "overlap-and-resize-c2") and resample == BILINEAR,
+        f"{IMAGE_FILE}: crop_mode must be 'resize' or 'overlap-and-resize-c2' and resample {BILINEAR} (bilinear), "
+        f"got {crop_mode!r} and {resample}.",
+    )
     columns = read_field(layout, "image_use_col_tokens", bool, LAYOUT_FILE)
     view_columns = read_optional(layout, "use_single_crop_col_tokens", bool, LAYOUT_FILE)
     return ImageSettings(
@@ -108,14 +108,13 @@ def read_geometry(document: Mapping[str, Any], file: str) -> dict[str, Any]:
         "size": (read_field(size, "height", int, file), read_field(size, "width", int, file)),
         "patch_size": read_field(document, "patch_size", int, file),
         "pooling": read_pair(document, "pooling_size", file),
-        "mean": read_list(document, "image_mean", float, file),
-        "std": read_list(document, "image_std", float, file),
+        "mean": tuple(map(float, read_list(document, "image_mean", float, file))),
+        "std": tuple(map(float, read_list(document, "image_std", float, file))),
     }
 
 
 def read_pair(document: Mapping[str, Any], name: str, file: str) -> tuple[int, int]:
     """Two whole numbers."""
     pair = read_list(document, name, int, file)
-    if len(pair) != 2:
-        raise ValueError(f"{file}: {name!r} must hold two numbers, got {list(pair)}.")
+    require(len(pair) == 2, f"{file}: {name!r} must hold two numbers, got {list(pair)}.")
     return pair[0], pair[1]

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from tokenizers import Tokenizer
 
-from molmoact2.tokens.reading import parse_json, read_field
+from molmoact2.tokens.reading import parse_json, read_field, require
 from molmoact2.tokens.vocabulary import TokenFamily, read_tokenizer
 
 FILES = ("tokenizer.json", "processor_config.json")
@@ -45,8 +45,7 @@ class ActionTokenizer:
         """Read a directory in the released format: `tokenizer.json` and `processor_config.json`."""
         directory = Path(directory)
         missing = [name for name in FILES if not (directory / name).is_file()]
-        if missing:
-            raise ValueError(f"{directory} is no action tokenizer: it lacks {' and '.join(missing)}.")
+        require(not missing, f"{directory} is no action tokenizer: it lacks {' and '.join(missing)}.")
         return cls.from_files({name: (directory / name).read_bytes() for name in FILES})
 
     @classmethod
@@ -54,8 +53,7 @@ class ActionTokenizer:
         """Read the contents of `tokenizer.json` and `processor_config.json`."""
         settings = parse_json(files["processor_config.json"], "processor_config.json")
         scale = read_field(settings, "scale", float, "processor_config.json")
-        if not scale > 0:
-            raise ValueError(f"processor_config.json: 'scale' must be positive, got {scale}.")
+        require(scale > 0, f"processor_config.json: 'scale' must be positive, got {scale}.")
         return cls(
             bpe=read_tokenizer(files["tokenizer.json"], "The action tokenizer's tokenizer.json"),
             scale=scale,
@@ -79,12 +77,12 @@ class ActionTokenizer:
         texts = [row.astype("<u4").tobytes().decode("utf-32-le", errors="replace") for row in characters]
         token_ids = [np.array(encoding.ids, np.int64) for encoding in self.bpe.encode_batch_fast(texts)]
         for row, text, ids in zip(characters, texts, token_ids, strict=True):
-            if self.bpe.decode(ids.tolist(), skip_special_tokens=False) != text:
-                raise ValueError(
-                    f"A chunk with levels {row.min() + self.min_token} to {row.max() + self.min_token} cannot be "
-                    "written with this action tokenizer: some of them never occurred when it was fitted. "
-                    "Are the actions normalised to [-1, 1]?"
-                )
+            require(
+                self.bpe.decode(ids.tolist(), skip_special_tokens=False) == text,
+                f"A chunk with levels {row.min() + self.min_token} to {row.max() + self.min_token} cannot be "
+                "written with this action tokenizer: some of them never occurred when it was fitted. "
+                "Are the actions normalised to [-1, 1]?",
+            )
         return token_ids
 
     def decode(
@@ -101,18 +99,21 @@ class ActionTokenizer:
     ) -> Float[np.ndarray, "h a"]:
         """Like `decode`, for one list."""
         token_ids = np.asarray(token_ids, np.int64)
-        unknown = token_ids[(token_ids < 0) | (token_ids >= self.bpe.get_vocab_size())]
-        if unknown.size:
-            raise ActionDecodeError(
-                f"Action token {unknown[0]} is unknown to the action tokenizer, which has {self.bpe.get_vocab_size()}."
-            )
+        size = self.bpe.get_vocab_size()
+        unknown = token_ids[(token_ids < 0) | (token_ids >= size)]
+        require(
+            not unknown.size,
+            f"Action tokens {unknown[:5]} are unknown to the action tokenizer, which has {size}.",
+            ActionDecodeError,
+        )
         text = self.bpe.decode(token_ids.tolist(), skip_special_tokens=False)
         characters = np.frombuffer(text.encode("utf-32-le"), "<u4").astype(np.int64)
-        if characters.size != horizon * action_dim:
-            raise ActionDecodeError(
-                f"The action tokens hold {characters.size} levels, but {horizon} steps of {action_dim} dimensions "
-                f"need {horizon * action_dim}. The checkpoint does not speak this action tokenizer's language."
-            )
+        require(
+            characters.size == horizon * action_dim,
+            f"The action tokens hold {characters.size} levels, but {horizon} steps of {action_dim} dimensions "
+            f"need {horizon * action_dim}. The checkpoint does not speak this action tokenizer's language.",
+            ActionDecodeError,
+        )
         levels = (characters + self.min_token).reshape(horizon, action_dim)
         return cosine_basis(horizon).T @ (levels / self.scale)
 
@@ -133,9 +134,9 @@ def read_action_codes(token_ids: Int[np.ndarray, " s"], family: TokenFamily) -> 
     Raises ActionDecodeError where either is missing or something else stands between them.
     """
     starts, ends = (np.flatnonzero(token_ids == marker) for marker in (family.start, family.end))
-    if not starts.size or not ends.size or ends[0] < starts[0]:
-        raise ActionDecodeError("The generated text has no complete <action_start> … <action_end>.")
-    between = token_ids[starts[0] + 1 : ends[0]]
-    if ((between < family.first) | (between >= family.first + family.count)).any():
-        raise ActionDecodeError("The generated text has other tokens between <action_start> and <action_end>.")
-    return between - family.first
+    is_whole = starts.size and ends.size and starts[0] < ends[0]
+    require(is_whole, "The generated text has no complete <action_start> … <action_end>.", ActionDecodeError)
+    codes = token_ids[starts[0] + 1 : ends[0]] - family.first
+    are_actions = ((codes >= 0) & (codes < family.count)).all()
+    require(are_actions, "There are other tokens between <action_start> and <action_end>.", ActionDecodeError)
+    return codes

@@ -10,31 +10,33 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def require(holds: object, complaint: str, error: type[ValueError] = ValueError) -> None:
+    """Raise `error` with this complaint unless the condition holds."""
+    if not holds:
+        raise error(complaint)
+
+
 def parse_json(text: str | bytes, file: str) -> dict[str, Any]:
     """Return the JSON object in `text`; ValueError naming `file` if it is not JSON or not an object."""
     try:
         document = json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not valid JSON: {error}. Is the file complete?") from error
-    if not isinstance(document, dict):
-        raise ValueError(f"{file} must hold a JSON object, got {type(document).__name__}.")
+    require(isinstance(document, dict), f"{file} must hold a JSON object, got {type(document).__name__}.")
     return document
 
 
 def is_a(value: Any, kind: type) -> bool:
     """Whether `value` is of JSON type `kind`: a bool is no int, an int is a float."""
-    if kind in (int, float) and isinstance(value, bool):
-        return False
-    return isinstance(value, (int, float) if kind is float else kind)
+    kinds = {float: (int, float)}.get(kind, (kind,))
+    return isinstance(value, kinds) and not (isinstance(value, bool) and kind is not bool)
 
 
 def read_field(document: Mapping[str, Any], name: str, kind: type[T], file: str) -> T:
     """Return `document[name]`, which must be of type `kind`."""
-    if name not in document:
-        raise ValueError(f"{file} lacks the field {name!r} ({kind.__name__}).")
+    require(name in document, f"{file} lacks the field {name!r} ({kind.__name__}).")
     value = document[name]
-    if not is_a(value, kind):
-        raise ValueError(f"{file}: {name!r} must be of type {kind.__name__}, got {value!r}.")
+    require(is_a(value, kind), f"{file}: {name!r} must be of type {kind.__name__}, got {value!r}.")
     return value
 
 
@@ -47,6 +49,5 @@ def read_list(document: Mapping[str, Any], name: str, kind: type[T], file: str) 
     """Return the list `document[name]` as a tuple; every element must be of type `kind`."""
     values = read_field(document, name, list, file)
     wrong = [value for value in values if not is_a(value, kind)]
-    if wrong:
-        raise ValueError(f"{file}: every element of {name!r} must be of type {kind.__name__}, got {wrong[0]!r}.")
+    require(not wrong, f"{file}: every element of {name!r} must be of type {kind.__name__}, got {wrong[:1]}.")
     return tuple(values)

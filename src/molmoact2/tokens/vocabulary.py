@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 from tokenizers import Tokenizer
 
-from molmoact2.tokens.reading import parse_json, read_field, read_optional
+from molmoact2.tokens.reading import parse_json, read_field, read_optional, require
 
 END_OF_TURN = "<|im_end|>"
 """Ends every turn; also what the text begins with, since Qwen3 has no token for the beginning."""
@@ -53,11 +53,11 @@ class TokenFamily:
     def check(self, numbers: np.ndarray, what: str) -> None:
         """ValueError unless all numbers have a token."""
         wrong = numbers[(numbers < 0) | (numbers >= self.count)]
-        if wrong.size:
-            raise ValueError(
-                f"A {self.name} {what} stands for {wrong[0]}, but this checkpoint has <{self.name}_0> to "
-                f"<{self.name}_{self.count - 1}>."
-            )
+        last = f"<{self.name}_{self.count - 1}>"
+        require(
+            not wrong.size,
+            f"A {self.name} {what} stands for {wrong[:1]}, but this checkpoint has <{self.name}_0> to {last}.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,24 +160,23 @@ class Resolver:
     def required(self, token: str, *config_names: str) -> int:
         """Id of `token`, which must have an embedding and agree with every config field that is set."""
         found = self.tokenizer.token_to_id(token)
-        if found is None:
-            raise ValueError(f"tokenizer.json has no token {token!r}. Use the tokenizer the checkpoint came with.")
+        advice = "Use the tokenizer the checkpoint came with."
+        require(found is not None, f"tokenizer.json has no token {token!r}. {advice}")
         for name in config_names:
             declared = read_optional(self.config, name, int, "config.json")
-            if declared not in (None, found):
-                raise ValueError(
-                    f"Token {token!r} has id {declared} in config.json ({name}) but {found} in tokenizer.json. "
-                    "Use the tokenizer the checkpoint came with."
-                )
-        if found >= self.num_embedded:
-            raise ValueError(f"Token {token!r} has id {found}, but there are only {self.num_embedded} embeddings.")
+            require(
+                declared in (None, found),
+                f"Token {token!r} has id {declared} in config.json ({name}) but {found} in tokenizer.json. {advice}",
+            )
+        too_large = f"Token {token!r} has id {found}, but there are only {self.num_embedded} embeddings."
+        require(found < self.num_embedded, too_large)
         return found
 
     def predicted(self, token: str, *config_names: str) -> int:
         """Like `required`, for a token that the network must also be able to say."""
         found = self.required(token, *config_names)
-        if found >= self.num_predicted:
-            raise ValueError(f"Token {token!r} has id {found}, but the network predicts only {self.num_predicted} ids.")
+        too_large = f"Token {token!r} has id {found}, but the network predicts only {self.num_predicted} ids."
+        require(found < self.num_predicted, too_large)
         return found
 
     def wrapper(self, name: str) -> bool:
@@ -194,15 +193,14 @@ class Resolver:
         if declared is None and self.tokenizer.token_to_id(f"<{name}_start>") is None:
             return None
         count = read_field(self.config, f"num_{name}_tokens", int, "config.json")
-        if count < 1:
-            raise ValueError(f"config.json: num_{name}_tokens must be at least 1, got {count}.")
+        require(count >= 1, f"config.json: num_{name}_tokens must be at least 1, got {count}.")
         first = self.predicted(f"<{name}_0>", f"{name}_token_start_id")
         last = f"<{name}_{count - 1}>"
-        if self.predicted(last) != first + count - 1:
-            raise ValueError(
-                f"Token {last!r} has id {self.tokenizer.token_to_id(last)} in tokenizer.json, but config.json's "
-                f"num_{name}_tokens = {count} from id {first} puts it at {first + count - 1}."
-            )
+        require(
+            self.predicted(last) == first + count - 1,
+            f"Token {last!r} has id {self.tokenizer.token_to_id(last)} in tokenizer.json, but config.json's "
+            f"num_{name}_tokens = {count} from id {first} puts it at {first + count - 1}.",
+        )
         return TokenFamily(
             name=name,
             output=self.predicted(f"<{name}_output>", f"{name}_output_token_id") if has_output else None,
@@ -214,9 +212,6 @@ class Resolver:
 
     def image_tokens(self) -> ImageTokens:
         """The tokens of images and video frames, which every checkpoint has."""
-        placeholder = self.tokenizer.token_to_id(IMAGE_PLACEHOLDER)
-        if placeholder is None:
-            raise ValueError(f"tokenizer.json has no token {IMAGE_PLACEHOLDER!r}.")
         return ImageTokens(
             start=self.required("<im_start>", "image_start_token_id"),
             low_res_start=self.required("<low_res_im_start>", "low_res_image_start_token_id"),
@@ -226,5 +221,5 @@ class Resolver:
             low_res=self.required("<im_low>", "image_low_res_id"),
             frame_start=self.required("<frame_start>", "frame_start_token_id"),
             frame_end=self.required("<frame_end>", "frame_end_token_id"),
-            placeholder=placeholder,
+            placeholder=self.required(IMAGE_PLACEHOLDER),
         )
