@@ -113,7 +113,7 @@ def test_the_first_episodes_are_filmed(tmp_path):
     assert footage.measured.shape == (num_steps + 1, 6)
     assert footage.executed.shape == (num_steps, 6)
     assert footage.steps.tolist() == list(range(0, num_steps, 3))
-    assert footage.sheets.keys() == {"front"}
+    assert footage.sheets.keys() == {"front", "wrist"}
     assert num_frames(footage.video) == num_steps + 1
 
 

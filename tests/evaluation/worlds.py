@@ -1,5 +1,8 @@
 """A world small enough to know by heart: a point on a line that has to reach the goal of its task."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +12,20 @@ from molmoact2.types import ActionChunk, Environment, Observation, Outcome
 GOAL = {"left": -1.0, "right": 1.0}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pixel:
+    u: float
+    v: float
+    inside: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenePoint:
+    name: str
+    position_m: NDArray[np.float64]
+    pixels: Mapping[str, Pixel]
+
+
 class LineWorld:
     """Six joints; the first is the point's place. A task is done at its goal, and lost at the other one."""
 
@@ -16,6 +33,8 @@ class LineWorld:
     control_hz = 10.0
     tasks = ("left", "right")
     max_steps = 30
+    cameras = ("front", "wrist")
+    image_size = (16, 16)
 
     def __init__(self) -> None:
         self.place = np.zeros(6)
@@ -34,8 +53,17 @@ class LineWorld:
 
     def observe(self) -> Observation:
         self.looks += 1
-        image = np.full((8, 8, 3), int(100 + 50 * self.place[0]), np.uint8)
-        return Observation(images={"front": image}, state=self.place.copy(), instruction=self.instruction)
+        image = np.full((*self.image_size, 3), int(100 + 50 * self.place[0]), np.uint8)
+        images = dict.fromkeys(self.cameras, image)
+        return Observation(images=images, state=self.joint_state(), instruction=self.instruction)
+
+    def joint_state(self) -> NDArray[np.floating]:
+        return self.place.copy()
+
+    def scene_points(self) -> tuple[ScenePoint, ...]:
+        place = self.place[:3].copy()
+        pixels = {"front": Pixel(u=4.0, v=8.0, inside=True), "wrist": Pixel(u=float("nan"), v=0.0, inside=False)}
+        return (ScenePoint(name="gripper", position_m=place, pixels=pixels),)
 
     def step(self, action: NDArray[np.floating], /) -> Outcome:
         self.place += np.clip(np.asarray(action) - self.place, -0.1, 0.1)
@@ -50,9 +78,6 @@ class LineWorld:
         column = int(np.clip((self.place[0] + 1.2) / 2.4, 0, 0.98) * width)
         picture[height // 3 : 2 * height // 3, column : column + 8] = (200, 60, 40)
         return picture
-
-    def joint_state(self) -> NDArray[np.floating]:
-        return self.place.copy()
 
     def close(self) -> None:
         """Nothing is held."""
@@ -90,3 +115,27 @@ class ListeningWalker(Walker):
 def open_walker(_environment: Environment) -> PolicySource:
     """A policy source whose policies walk."""
     return PolicySource(start=ListeningWalker, num_action_steps=3)
+
+
+class LineExpert:
+    """Plans one row towards the goal that the world asks for; in every fifth seed, towards the other."""
+
+    delicate = False
+
+    def __init__(self, world: LineWorld) -> None:
+        self.world = world
+
+    def act(self, observation: Observation, /) -> ActionChunk:
+        walker = ListeningWalker(self.world.seed)
+        return ActionChunk(actions=walker.act(observation).actions[:1])
+
+
+class Nudge:
+    """Executes a little less than was asked for."""
+
+    def __init__(self, seed: int) -> None:
+        self.size = 0.003 * (1 + seed % 3)
+
+    def disturb(self, action: NDArray[np.floating], *, delicate: bool) -> NDArray[np.floating]:
+        assert delicate is False
+        return action - self.size

@@ -27,9 +27,10 @@ from molmoact2.data.files import INFO_PATH
 from molmoact2.data.schema import DatasetSchema, Episode
 from molmoact2.data.writer import DatasetWriter
 from molmoact2.embodiments import EMBODIMENTS
+from molmoact2.envs.labels import LabelledEnvironment, label_row
 from molmoact2.evaluation.experts import Expert
 from molmoact2.evaluation.film import named_images
-from molmoact2.evaluation.labels import LabelledEnvironment, label_columns, label_row
+from molmoact2.evaluation.labels import label_columns
 from molmoact2.evaluation.ledger import Record, open_ledger
 from molmoact2.evaluation.rollout import Disturb, run_episode, undisturbed
 from molmoact2.evaluation.workers import run_in_order

@@ -6,9 +6,13 @@ from functools import partial
 from typing import Any, cast
 
 from molmoact2 import envs
+from molmoact2.envs.labels import LabelledEnvironment
+from molmoact2.envs.perturbation import Perturbation
 from molmoact2.evaluation.benchmark import FIRST_SEED, Benchmark
+from molmoact2.evaluation.experts import make_expert
 from molmoact2.evaluation.film import FilmedEnvironment
 from molmoact2.evaluation.policies import PolicyChoice
+from molmoact2.evaluation.recording import Recording
 from molmoact2.registry import unknown
 from molmoact2.types import Environment
 
@@ -16,6 +20,11 @@ from molmoact2.types import Environment
 def open_environment(name: str) -> FilmedEnvironment:
     """Make the environment called `name`; every one of ours can be filmed."""
     return cast(FilmedEnvironment, envs.make(name))
+
+
+def open_labelled_environment(name: str, *, image_size: tuple[int, int]) -> LabelledEnvironment:
+    """Make the environment called `name` with images of `image_size` (height, width)."""
+    return cast(LabelledEnvironment, envs.make(name, image_size=image_size))
 
 
 def choose_tasks(environment: Environment, tasks: Sequence[str]) -> tuple[str, ...]:
@@ -53,3 +62,40 @@ def make_benchmark(
     }
     environment.close()
     return benchmark, protocol
+
+
+def make_recording(
+    name: str,
+    *,
+    image_size: int,
+    tasks: Sequence[str],
+    num_episodes: int,
+    perturbed_fraction: float,
+    first_seed: int,
+) -> tuple[Recording, dict[str, Any]]:
+    """Return the recording of an environment's expert and its protocol: all that makes a difference to an episode."""
+    if not 0 <= first_seed < FIRST_SEED:
+        raise ValueError(
+            f"Recordings take seeds from 0 to {FIRST_SEED - 1}, evaluations those above; got {first_seed}."
+        )
+    open_labelled = partial(open_labelled_environment, name, image_size=(image_size, image_size))
+    environment = open_labelled()
+    recording = Recording(
+        open_environment=open_labelled,
+        open_expert=partial(make_expert, name),
+        open_perturbation=Perturbation,
+        tasks=choose_tasks(environment, tasks),
+        num_episodes=num_episodes,
+        perturbed_fraction=perturbed_fraction,
+        first_seed=first_seed,
+    )
+    protocol = {
+        "environment": name,
+        "tasks": recording.tasks,
+        "image_size": image_size,
+        "perturbed_fraction": perturbed_fraction,
+        "first_seed": first_seed,
+        "molmoact2": importlib.metadata.version("molmoact2"),
+    }
+    environment.close()
+    return recording, protocol

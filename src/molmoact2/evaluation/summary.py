@@ -25,6 +25,11 @@ class Summary:
     """Reason -> episodes, the most frequent first."""
 
     @property
+    def num_failures(self) -> int:
+        """Episodes without success."""
+        return self.num_episodes - self.num_successes
+
+    @property
     def rate(self) -> float:
         """Successes per episode; 0 without episodes."""
         return self.num_successes / max(1, self.num_episodes)
