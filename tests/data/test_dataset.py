@@ -5,13 +5,14 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from molmoact2.data import DatasetSchema, DatasetWriter, Episode, ExtraColumn, LeRobotDataset
-from molmoact2.data.files import FILES_PER_CHUNK, TASKS_PATH, Shard
+from molmoact2.data.files import EPISODES_PATH, FILES_PER_CHUNK, TASKS_PATH, Shard
 from molmoact2.data.statistics import column_statistics, image_statistics, pixel_histogram
 from molmoact2.embodiments import EMBODIMENTS, SO101_TABLETOP
 
@@ -123,6 +124,18 @@ def test_tasks_are_found_by_value(dataset_root):
     dataset = LeRobotDataset(dataset_root)
     assert dataset.tasks == {0: "pick up the red cube", 1: "grüße den Würfel"}
     assert dataset.episode(1).task == "grüße den Würfel"
+
+
+def test_episodes_files_of_other_programs_may_differ_in_type(dataset_root):
+    path = dataset_root / EPISODES_PATH.format(chunk_index=0, file_index=0)
+    table = pq.read_table(path).replace_schema_metadata(None)
+    name = "stats/frame_index/min"
+    column = pa.array([[0.0], [0.0]])
+    pq.write_table(table.slice(0, 3), path)
+    pq.write_table(
+        table.slice(3).set_column(table.schema.get_field_index(name), name, column), path.with_name("file-001.parquet")
+    )
+    assert [record.length for record in LeRobotDataset(dataset_root).episodes] == list(LENGTHS)
 
 
 def test_an_empty_dataset_opens(tmp_path, schema):

@@ -220,3 +220,9 @@ def test_any_change_of_info_is_read_or_refused(dataset_root, pick, value):
         assert str(dataset_root) in str(error)  # noqa: PT017
     finally:
         path.write_text(original)
+
+
+def test_a_promise_of_endless_episodes(dataset_root):
+    change_info(dataset_root, lambda info: info.update(total_episodes=10**15))
+    with pytest.raises(ValueError, match=r"no row for \[5, 6"):
+        LeRobotDataset(dataset_root)

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from molmoact2.data.columns import read_shard
 from molmoact2.data.episodes import EpisodeRecord, EpisodesTable, VideoSpan, read_episodes, write_episodes
-from molmoact2.data.files import BYTES_PER_MB, TEMPORARY_SUFFIX, Shard, write_table
+from molmoact2.data.files import BYTES_PER_MB, TEMPORARY_SUFFIX, Shard, read_table, write_table
 from molmoact2.data.metadata import read_info, video_keys
 from molmoact2.data.video import decoder_setup, join_videos
 
@@ -33,7 +33,8 @@ def compact(root: Path) -> None:
         records = _join_video(root, info, key, records)
     records = _join_data(root, info, records)
     if records != episodes.records or len(episodes.paths) > 1:
-        write_episodes(root, Shard(0, 0), _pointing_at(episodes.table, records), episodes.histograms or {})
+        table = pa.concat_tables(read_table(path) for path in episodes.paths)
+        write_episodes(root, Shard(0, 0), _pointing_at(table, records), episodes.histograms or {})
     remove_leftovers(root, info, read_episodes(root, info))
 
 

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,9 @@ class EpisodeRecord:
 class EpisodesTable:
     """All finished episodes, in order."""
 
-    table: pa.Table
-    """The rows, with every column."""
     records: tuple[EpisodeRecord, ...]
     paths: tuple[Path, ...]
-    """The episodes files that the rows come from."""
+    """The episodes files that the records come from."""
     histograms: Mapping[str, NDArray[np.int64]] | None
     """Video key -> pixel histograms [3, 256] over all episodes; None when another program wrote the dataset."""
 
@@ -101,39 +100,35 @@ def write_episodes(root: Path, shard: Shard, table: pa.Table, histograms: Mappin
 
 def read_episodes(root: Path, info: Mapping[str, Any]) -> EpisodesTable:
     """Read the rows of the finished episodes. Raises ValueError, naming the file, when rows are missing or disagree."""
+    keys = video_keys(info)
     parts = _finished_rows(root, info["total_episodes"])
-    table = pa.table({})
-    if parts:
-        table = pa.concat_tables(parts.values(), promote_options="default").sort_by("episode_index")
-    records = _records(root, table, video_keys(info))
+    records = [record for path, table in parts.items() for record in _records(path, table, keys)]
+    records.sort(key=lambda record: record.episode_index)
     _check_frames_add_up(root, records, info["total_frames"])
-    return EpisodesTable(
-        table=table, records=records, paths=tuple(parts), histograms=_summed_histograms(list(parts.values()))
-    )
+    histograms = _summed_histograms(list(parts.values()))
+    return EpisodesTable(records=tuple(records), paths=tuple(parts), histograms=histograms)
 
 
 def _finished_rows(root: Path, num_episodes: int) -> dict[Path, pa.Table]:
-    """The rows that count of each episodes file that has any."""
-    seen = np.zeros(num_episodes, bool)
+    """The rows that count, without their statistics, of each episodes file that has any."""
+    seen: set[int] = set()
     parts: dict[Path, pa.Table] = {}
     for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
-        table = read_table(path)
+        table = read_table(path, leave_out="stats/")
         _check_columns(path, table, ["episode_index"], pa.types.is_integer)
-        indices = table["episode_index"].to_numpy()
-        fresh = np.array([0 <= index < num_episodes and not seen[index] for index in indices], bool)
-        if fresh.any():
-            seen[indices[fresh]] = True
+        indices = table["episode_index"].to_pylist()
+        fresh = [0 <= index < num_episodes and index not in seen for index in indices]
+        if any(fresh):
+            seen.update(compress(indices, fresh))
             parts[path] = table.filter(pa.array(fresh))
-    missing = np.flatnonzero(~seen)[:10].tolist()
+    missing = [index for index in range(min(num_episodes, len(seen) + 9)) if index not in seen]
     problem = f"it promises {num_episodes} episodes, but meta/episodes has no row for {missing}"
     expect(not missing, root / INFO_PATH, problem)
     return parts
 
 
-def _records(root: Path, table: pa.Table, keys: list[str]) -> tuple[EpisodeRecord, ...]:
-    """Turn checked rows into records."""
-    if table.num_rows == 0:
-        return ()
+def _records(path: Path, table: pa.Table, keys: list[str]) -> list[EpisodeRecord]:
+    """Check the rows of an episodes file and turn them into records."""
     counts = ["episode_index", "length", "dataset_from_index", "dataset_to_index", "data/chunk_index"]
     counts += ["data/file_index", *(f"videos/{key}/{part}" for key in keys for part in ("chunk_index", "file_index"))]
     times = [f"videos/{key}/{part}" for key in keys for part in ("from_timestamp", "to_timestamp")]
@@ -142,9 +137,9 @@ def _records(root: Path, table: pa.Table, keys: list[str]) -> tuple[EpisodeRecor
         (times, pa.types.is_floating),
         (["tasks"], _is_list_of_text),
     ):
-        _check_columns(root / "meta/episodes", table, names, is_right)
+        _check_columns(path, table, names, is_right)
     rows = table.select([*counts, *times, "tasks"]).to_pylist()
-    return tuple(
+    return [
         EpisodeRecord(
             episode_index=row["episode_index"],
             tasks=tuple(row["tasks"]),
@@ -162,7 +157,7 @@ def _records(root: Path, table: pa.Table, keys: list[str]) -> tuple[EpisodeRecor
             },
         )
         for row in rows
-    )
+    ]
 
 
 def _check_columns(path: Path, table: pa.Table, names: list[str], is_right: Callable[[pa.DataType], bool]) -> None:
@@ -178,7 +173,7 @@ def _is_list_of_text(kind: pa.DataType) -> bool:
     return is_list and (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
 
 
-def _check_frames_add_up(root: Path, records: tuple[EpisodeRecord, ...], total_frames: int) -> None:
+def _check_frames_add_up(root: Path, records: list[EpisodeRecord], total_frames: int) -> None:
     end = 0
     for record in records:
         times = [time_s for span in record.videos.values() for time_s in (span.from_s, span.to_s)]

@@ -92,10 +92,14 @@ def write_table(path: Path, tables: list[pa.Table]) -> None:
             writer.write_table(table)
 
 
-def read_table(path: Path) -> pa.Table:
-    """Read a parquet file. Raises ValueError, naming the file, when it is missing or damaged."""
+def read_table(path: Path, *, leave_out: str = "nothing/") -> pa.Table:
+    """Read a parquet file, but for the columns whose names begin with `leave_out`.
+
+    Raises ValueError, naming the file, when it is missing or damaged.
+    """
     try:
-        return pq.ParquetFile(path).read()
+        file = pq.ParquetFile(path)
+        return file.read([name for name in file.schema_arrow.names if not name.startswith(leave_out)])
     except FileNotFoundError as error:
         raise malformed(path, "the file is missing") from error
     except (pa.ArrowException, OSError) as error:

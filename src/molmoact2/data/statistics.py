@@ -18,12 +18,16 @@ Statistics: TypeAlias = dict[str, NDArray[Any]]
 
 
 def column_statistics(column: NDArray[Any]) -> Statistics:
-    """Statistics of a column [frames] or [frames, d]: `count` [1], the others [1] or [d] float64."""
-    values = column.reshape(len(column), -1).astype(np.float64)
+    """Statistics of a column [frames] or [frames, d]: `count` [1], the others [1] or [d].
+
+    `min` and `max` have the dtype of the column, the others are float64.
+    """
+    rows = column.reshape(len(column), -1)
+    values = rows.astype(np.float64)
     quantiles = np.quantile(values, list(QUANTILES.values()), axis=0)
     return {
-        "min": values.min(axis=0),
-        "max": values.max(axis=0),
+        "min": rows.min(axis=0),
+        "max": rows.max(axis=0),
         "mean": values.mean(axis=0),
         "std": values.std(axis=0),
         "count": np.array([len(values)]),
