@@ -50,7 +50,7 @@ class So101Env:
     def __init__(
         self,
         *,
-        image_size: tuple[int, int] = (112, 112),
+        image_size: tuple[int, int] = (128, 128),
         cameras: Sequence[str] = SO101_TABLETOP.cameras,
         max_steps: int = 150,
     ) -> None:

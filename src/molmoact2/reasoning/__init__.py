@@ -1,0 +1,1 @@
+"""Embodied-reasoning data: scenes with exact answers."""

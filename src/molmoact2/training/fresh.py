@@ -20,7 +20,8 @@ IMAGE_TOKENS = (
     "<frame_end>", "<|video|>", "<|points|>", "<|token_index|>", "<|vit_index|>", "<|vit_loc|>",
 )  # fmt: skip
 """In the order of the releases (training A.2); they have embeddings but no logits."""
-NORM_MODE = "q01_q99"
+NORM_MODE = "min_max"
+"""A demonstration reaches its extremes on purpose; cutting off the outer percent would cut off the far plates."""
 
 
 def train_tokenizer(corpus: Iterable[str], *, phrases: Sequence[str] = (), num_merges: int = 256) -> Tokenizer:
@@ -88,7 +89,11 @@ def tag_entry(
 
     def described(stats: Mapping[str, Sequence[float]], names: tuple[str, ...]) -> dict[str, Any]:
         mask = [robot.normalize_gripper or "gripper" not in name for name in names]
-        return {**{name: list(map(float, values)) for name, values in stats.items()}, "names": list(names), "mask": mask}
+        return {
+            **{name: list(map(float, values)) for name, values in stats.items()},
+            "names": list(names),
+            "mask": mask,
+        }
 
     return {
         "action_key": "action",
@@ -106,7 +111,11 @@ def tag_entry(
 
 
 def make_processor(
-    config: ModelConfig, tokenizer: Tokenizer, tags: Mapping[str, Mapping[str, Any]], *, pooling: tuple[int, int] = (2, 2)
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    tags: Mapping[str, Mapping[str, Any]],
+    *,
+    pooling: tuple[int, int] = (2, 2),
 ) -> Processor:
     """The processor of a new checkpoint: one resized view per image, of the size the vision tower was made for."""
     height, width = config.vit_config.image_default_input_size

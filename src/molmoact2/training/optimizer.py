@@ -1,10 +1,11 @@
 """The optimiser: parameter groups, learning-rate schedule, and the moving average that is exported."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from molmoact2.training.config import OptimizerConfig
 
@@ -67,11 +68,14 @@ class MovingAverage:
         averages = [self.average[name] for name, _ in module.named_parameters()]
         torch._foreach_lerp_(averages, list(module.parameters()), 1 - decay)
 
-    def state(self) -> dict[str, Tensor]:
-        """What `load` reads."""
-        return {"updates": torch.tensor(self.updates), **{f"average.{k}": v for k, v in self.average.items()}}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Continue from a saved state."""
-        self.updates = int(state["updates"])
-        self.average = {k.removeprefix("average."): v for k, v in state.items() if k != "updates"}
+    @contextmanager
+    def applied_to(self, module: nn.Module) -> Iterator[None]:
+        """Put the average in the place of the module's parameters, for as long as the block runs."""
+        present = {name: parameter.data for name, parameter in module.named_parameters()}
+        for name, parameter in module.named_parameters():
+            parameter.data = self.average[name]
+        try:
+            yield
+        finally:
+            for name, parameter in module.named_parameters():
+                parameter.data = present[name]
