@@ -253,6 +253,8 @@ def test_wrong_schemas_are_refused(schema, change, message):
 def test_a_dataset_is_not_written_over(dataset_root, schema):
     with pytest.raises(ValueError, match=r"not empty.*DatasetWriter.resume"):
         DatasetWriter(dataset_root, schema)
+    with pytest.raises(ValueError, match="not empty"):
+        DatasetWriter(dataset_root / "meta/info.json", schema)
 
 
 def test_unknown_names_are_answered_with_a_suggestion(dataset_root):

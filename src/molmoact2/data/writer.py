@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from molmoact2.data.columns import data_table, read_columns
 from molmoact2.data.compaction import compact, remove_leftovers
 from molmoact2.data.episodes import EpisodeRecord, VideoSpan, episode_row, read_episodes, write_episodes
-from molmoact2.data.errors import malformed
+from molmoact2.data.errors import malformed, require
 from molmoact2.data.files import (
     DATA_PATH,
     INFO_PATH,
@@ -71,10 +71,9 @@ class DatasetWriter:
             ValueError: when `root` holds files already.
         """
         root = Path(root)
-        if any(path.is_file() and path.suffix != TEMPORARY_SUFFIX for path in root.rglob("*")):
-            raise ValueError(
-                f"{root} is not empty. Choose a new folder, or continue the recording with DatasetWriter.resume(root)."
-            )
+        is_taken = root.is_file() or any(path.is_file() and path.suffix != TEMPORARY_SUFFIX for path in root.rglob("*"))
+        fix = "Choose a new folder, or continue the recording with DatasetWriter.resume(root)."
+        require(not is_taken, f"{root} is not empty. {fix}")
         info = new_info(schema, encoding or VideoEncoding(), data_file_mb=data_file_mb, video_file_mb=video_file_mb)
         write_json(root / INFO_PATH, info)
         self._open(root)
