@@ -64,7 +64,7 @@ def test_a_wrong_length_is_an_error_not_zeros(recorded: dict[str, np.ndarray], h
 
 
 def test_unknown_ids_are_an_error():
-    with pytest.raises(ActionDecodeError, match="9999.* unknown"):
+    with pytest.raises(ActionDecodeError, match=r"9999.* unknown"):
         TOKENIZER.decode([np.array([5, 9999])], horizon=1, action_dim=2)
 
 

@@ -19,7 +19,7 @@ from molmoact2.model.weights import load_model, save_model
 from molmoact2.processing import Processor
 from molmoact2.registry import unknown
 from molmoact2.tokens import ActionTokenizer
-from molmoact2.tokens.reading import parse_json
+from molmoact2.tokens.reading import parse_json, require
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ACTION_TOKENIZER = "action_tokenizer"
@@ -46,8 +46,7 @@ def load_policy(
     """
     directory, commit = locate(path, revision)
     compute_dtype = resolve_dtype(dtype)
-    if not (directory / "config.json").is_file():
-        raise ValueError(f"{directory} has no config.json, so it is no checkpoint.")
+    require((directory / "config.json").is_file(), f"{directory} has no config.json, so it is no checkpoint.")
     config = read_config(parse_json((directory / "config.json").read_bytes(), "config.json"))
     processor = Processor.load(directory)
     tokenizer = resolve_action_tokenizer(action_tokenizer, directory)
@@ -72,8 +71,8 @@ def save_policy(policy: MolmoAct2Policy, directory: str | Path) -> None:
 @contextmanager
 def replacing(directory: Path) -> Iterator[Path]:
     """A fresh folder to write to, which takes the place of `directory` when all went well and vanishes otherwise."""
-    if directory.exists() and any(directory.iterdir()) and not (directory / "config.json").is_file():
-        raise ValueError(f"{directory} holds something that is not a checkpoint. Choose an empty or a new directory.")
+    is_free = not directory.exists() or not any(directory.iterdir()) or (directory / "config.json").is_file()
+    require(is_free, f"{directory} holds something that is not a checkpoint. Choose an empty or a new directory.")
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as scratch:
         fresh, old = Path(scratch) / "fresh", Path(scratch) / "old"
@@ -92,9 +91,9 @@ def locate(path: str | Path, revision: str | None) -> tuple[Path, str | None]:
     """The directory of a checkpoint and, for a hub id, the commit that was downloaded."""
     directory = Path(path)
     if directory.is_dir():
+        require(revision is None, f"A revision is for hub ids, but {path} is a directory here.")
         return directory, None
-    if not HUB_ID.fullmatch(str(path)):
-        raise ValueError(f"{path} is neither a directory nor a hub id such as 'allenai/MolmoAct2'.")
+    require(HUB_ID.fullmatch(str(path)), f"{path} is neither a directory nor a hub id such as 'allenai/MolmoAct2'.")
     try:
         snapshot = Path(snapshot_download(str(path), revision=revision, allow_patterns=list(DOWNLOADED)))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
@@ -107,18 +106,19 @@ def locate(path: str | Path, revision: str | None) -> tuple[Path, str | None]:
 
 def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """The dtype of a name."""
-    if isinstance(dtype, torch.dtype):
-        dtype = str(dtype).removeprefix("torch.")
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
-    return DTYPES[dtype]
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise unknown("dtype", name, DTYPES)
+    return DTYPES[name]
 
 
 def resolve_action_tokenizer(given: str | Path | ActionTokenizer | None, directory: Path) -> ActionTokenizer | None:
     """The action tokenizer that the caller names, else that of the checkpoint, else none."""
-    if isinstance(given, ActionTokenizer):
-        return given
-    if given is not None:
-        return ActionTokenizer.load(locate(given, None)[0])
     own = directory / ACTION_TOKENIZER
-    return ActionTokenizer.load(own) if own.is_dir() else None
+    match given:
+        case ActionTokenizer():
+            return given
+        case None:
+            return ActionTokenizer.load(own) if own.is_dir() else None
+        case _:
+            return ActionTokenizer.load(locate(given, None)[0])

@@ -16,6 +16,7 @@ from molmoact2.model.config import ModelConfig
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.processing import Encoded, Processor, TagStats
 from molmoact2.tokens import ActionTokenizer
+from molmoact2.tokens.reading import require
 from molmoact2.types import ActionChunk, Observation
 
 
@@ -116,42 +117,38 @@ class MolmoAct2Policy:
         return chunks if is_list else chunks[0]
 
     def _refuse_thinking(self, think: bool) -> None:
-        if think and not self.can_think:
-            raise ValueError(f"This checkpoint is {self.kind}: it has no depth reasoning. Use think=False.")
+        require(self.can_think or not think, f"This checkpoint is {self.kind}: it cannot think. Use think=False.")
 
     def _check(self, request: Request, embodiment: str | None, count: int) -> TagStats:
         """The embodiment's statistics; ValueError where the checkpoint cannot do what is asked."""
-        if request.mode not in self.modes:
-            raise ValueError(
-                f"This checkpoint is {self.kind} and cannot act in {request.mode} mode. "
-                f"Its modes: {', '.join(self.modes) or 'none, it can only be asked in words'}."
-            )
-        if request.mode == "discrete" and self.action_tokenizer is None:
-            raise ValueError(
-                "Discrete mode needs an action tokenizer, which reads the spoken action. "
-                "Give one: load_policy(..., action_tokenizer=<directory or hub id>)."
-            )
+        modes = ", ".join(self.modes) or "none, it can only be asked in words"
+        cannot = f"This checkpoint is {self.kind} and cannot act in {request.mode} mode. Its modes: {modes}."
+        require(request.mode in self.modes, cannot)
+        require(
+            request.mode == "continuous" or self.action_tokenizer is not None,
+            "Discrete mode needs an action tokenizer, which reads the spoken action. "
+            "Give one: load_policy(..., action_tokenizer=<directory or hub id>).",
+        )
         self._refuse_thinking(request.think)
         request.sessions(count)
-        stats = self.processor.tag(embodiment)
-        largest = (self.config.max_action_horizon, self.config.max_action_dim)
-        if request.mode == "continuous" and (stats.action_horizon > largest[0] or stats.action.width > largest[1]):
-            raise ValueError(
-                f"{stats.tag!r} plans {stats.action_horizon} steps of {stats.action.width} dimensions, but the "
-                f"checkpoint has room for {largest[0]} steps of {largest[1]}. Correct its norm_stats.json."
-            )
-        if (request.num_action_steps or 1) > stats.action_horizon:
-            raise ValueError(
-                f"num_action_steps must be at most {stats.action_horizon}, the horizon of {stats.tag!r}, "
-                f"got {request.num_action_steps}."
-            )
+        stats, config = self.processor.tag(embodiment), self.config
+        horizon, width = stats.action_horizon, stats.action.width
+        require(
+            request.mode == "discrete" or (horizon <= config.max_action_horizon and width <= config.max_action_dim),
+            f"{stats.tag!r} plans {horizon} steps of {width} dimensions, but the checkpoint has room for "
+            f"{config.max_action_horizon} steps of {config.max_action_dim}. Correct its norm_stats.json.",
+        )
+        require(
+            (request.num_action_steps or 1) <= horizon,
+            f"num_action_steps must be at most {horizon}, the horizon of {stats.tag!r}, "
+            f"got {request.num_action_steps}.",
+        )
         return stats
 
 
 def checked_observations(observations: object) -> list[Observation]:
-    """A list of observations; ValueError for anything else."""
-    if not isinstance(observations, list | tuple) or not all(isinstance(one, Observation) for one in observations):
-        raise ValueError(f"act needs an Observation or a list of them, got {type(observations).__name__}.")
-    if not observations:
-        raise ValueError("act needs at least one observation, got an empty list.")
-    return list(observations)
+    """A list of at least one observation; ValueError for anything else."""
+    given = observations if isinstance(observations, list | tuple) else []
+    are_observations = given and all(isinstance(one, Observation) for one in given)
+    require(are_observations, f"act needs an Observation or a list of them, got {type(observations).__name__}.")
+    return list(given)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from molmoact2.inference.session import Session
 from molmoact2.registry import unknown
+from molmoact2.tokens.reading import require
 
 MODES = ("continuous", "discrete")
 
@@ -50,19 +51,22 @@ class Request:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise unknown("mode", str(self.mode), MODES)
-        wrong = [name for name in ("num_steps", "num_action_steps") if not is_count(vars(self)[name])]
-        if wrong:
-            raise ValueError(f"{wrong[0]} must be a whole number of at least 1, got {vars(self)[wrong[0]]!r}.")
-        if self.noise is not None and (self.seed is not None or self.mode == "discrete"):
-            raise ValueError("noise is for continuous mode, and in place of a seed. Give only one of them.")
+        for name in ("num_steps", "num_action_steps"):
+            value = vars(self)[name]
+            require(is_count(value), f"{name} must be a whole number of at least 1, got {value!r}.")
+        is_free = self.noise is None or (self.seed is None and self.mode == "continuous")
+        require(is_free, "noise is for continuous mode, and in place of a seed: give only one of them.")
 
     def sessions(self, count: int) -> list[Session | None]:
         """One session, or None, for each of `count` observations."""
-        sessions = [self.session] * count if self.session is None else self.session
-        sessions = [sessions] if isinstance(sessions, Session) else list(sessions)
-        if len(sessions) != count:
-            raise ValueError(f"{count} observations need {count} sessions, one for each episode, got {len(sessions)}.")
-        return sessions
+        if self.session is None:
+            return [None] * count
+        sessions = [self.session] if isinstance(self.session, Session) else list(self.session)
+        are_apart = len({id(session) for session in sessions}) == len(sessions) == count
+        require(
+            are_apart, f"{count} observations need {count} different sessions, one per episode, got {len(sessions)}."
+        )
+        return list(sessions)
 
     def initial_noise(self, shape: tuple[int, int, int], *, is_list: bool) -> Float[Tensor, "b h a"]:
         """The noise that the flow begins with, float32 on the CPU, of `shape` = (observations, horizon, width).
@@ -72,15 +76,15 @@ class Request:
         if self.noise is not None:
             return given_noise(self.noise, shape if is_list else shape[1:]).reshape(shape)
         fresh = Session(self.seed)
-        sessions = [session if self.seed is None else None for session in self.sessions(shape[0])]
-        return torch.stack([torch.randn(shape[1:], generator=(s or fresh).generator) for s in sessions])
+        drawn_on = [fresh if self.seed is not None else session or fresh for session in self.sessions(shape[0])]
+        return torch.stack([torch.randn(shape[1:], generator=session.generator) for session in drawn_on])
 
 
 def given_noise(noise: ArrayLike, shape: tuple[int, ...]) -> Float[Tensor, "*shape"]:
     """The caller's noise; ValueError unless it is finite and of `shape`."""
     values = torch.as_tensor(np.asarray(noise), dtype=torch.float32)
-    if tuple(values.shape) != shape or not bool(values.isfinite().all()):
-        raise ValueError(f"noise must be finite and of shape {list(shape)}, got {list(values.shape)}.")
+    is_noise = tuple(values.shape) == shape and values.isfinite().all()
+    require(is_noise, f"noise must be finite and of shape {list(shape)}, got {list(values.shape)}.")
     return values
 
 

@@ -97,6 +97,7 @@ TOWERS: dict[str, tuple[str, dict[str, str]]] = {
     "lm_head.": ("lm_head.", {}),
 }
 RECOMPUTED = "model.transformer.rotary_emb.inv_freq"
+"""Not read; written, because the releases have it and other loaders ask for it."""
 UNUSED = re.compile(r"model\.action_expert\.(blocks\.\d+\.cross_attn\.kv_proj|state_encoder)\..+")
 
 
@@ -275,6 +276,9 @@ def save_model(model: MolmoAct2, directory: Path) -> None:
     tensors = {released: parameters[ours].detach().contiguous() for ours, released in released_names(model).items()}
     if model.config.text_config.tie_word_embeddings:
         tensors["lm_head.weight"] = tensors["model.transformer.wte.embedding"].clone()
+    text = model.config.text_config
+    exponents = torch.arange(0, text.head_dim, 2, dtype=torch.float32) / text.head_dim
+    tensors[RECOMPUTED] = 1.0 / text.rope_theta**exponents
     shards = list(_shards(tensors))
     if len(shards) == 1:
         save_file(shards[0], directory / SINGLE_FILE, metadata={"format": "pt"})
