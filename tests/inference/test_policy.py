@@ -241,7 +241,7 @@ def test_one_session_is_one_episode():
 def test_a_robot_too_large_for_the_checkpoint_is_refused(limit: str):
     tiny = load_policy(GOLDEN / "tiny")
     tiny.model.config = replace(tiny.config, **{limit: 4})
-    with pytest.raises(ValueError, match="Correct its norm_stats.json"):
+    with pytest.raises(ValueError, match=r"Correct its norm_stats\.json"):
         tiny.act(TINY, ARM)
 
 
