@@ -32,10 +32,12 @@ def follow(
     total: int,
     count: Callable[[list[Record]], int],
     describe: Callable[[list[Record]], str],
+    announce: Callable[[Record], str] | None = None,
 ) -> list[Record]:
     """Show the progress of a run that yields all its records after each episode; return the last ones.
 
-    `count` says how many of the `total` the records amount to, `describe` what is written behind the bar.
+    `count` says how many of the `total` the records amount to, `describe` what is written behind the bar, and
+    `announce` what is printed about each new record, if anything.
     """
     records: list[Record] = []
     columns = (
@@ -50,10 +52,11 @@ def follow(
     with Progress(*columns) as progress:
         task = progress.add_task(title, total=total, note="", start=False)
         for records in runs:
-            done = count(records)
-            if progress.tasks[0].started:
-                progress.update(task, completed=done, note=describe(records))
-            else:
-                progress.update(task, completed=done)
+            if not progress.tasks[0].started:
+                progress.update(task, completed=count(records))
                 progress.start_task(task)
+                continue
+            progress.update(task, completed=count(records), note=describe(records))
+            if announce:
+                progress.console.print(announce(records[-1]), soft_wrap=True)
     return records

@@ -112,11 +112,19 @@ def measure_tempo(records: Sequence[Record]) -> Tempo:
     )
 
 
+def episode_line(record: Record) -> str:
+    """One episode in a line for the terminal, with rich's markup."""
+    mark = "[green]done[/]  " if record["success"] else "[red]failed[/]"
+    time = f"{record['steps'] / record['control_hz']:4.1f} s, {record['plans']:2} plans of"
+    reason = "" if record["success"] else f", {record['failure']}"
+    return f"{mark}  {record['instruction']:<34} {time} {1000 * record['plan_seconds']['p50']:.0f} ms{reason}"
+
+
 def task_table(records: Sequence[Record]) -> Table:
     """A table for the terminal: one row per task, and one for all."""
     table = Table(box=box.SIMPLE_HEAD, title="Success", title_justify="left", title_style="bold")
     table.add_column("task")
-    for column in ("episodes", "success", "rate", "95 % interval", WRONG_OBJECT):
+    for column in ("success", "rate", "95 % interval", WRONG_OBJECT):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("other failures")
     tasks = summarise_tasks(records)
@@ -133,8 +141,7 @@ def _cells(name: str, summary: Summary) -> list[str]:
     others = ", ".join(f"{n} {reason}" for reason, n in summary.failures.items() if reason != WRONG_OBJECT)
     return [
         name,
-        str(summary.num_episodes),
-        str(summary.num_successes),
+        f"{summary.num_successes} / {summary.num_episodes}",
         f"{summary.rate:.0%}",
         f"{100 * low:.0f} - {high:.0%}",
         f"{summary.wrong_object_rate:.0%}",
