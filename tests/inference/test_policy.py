@@ -245,6 +245,25 @@ def test_a_robot_too_large_for_the_checkpoint_is_refused(limit: str):
         tiny.act(TINY, ARM)
 
 
+def test_a_refused_question_leaves_the_session_as_it_was():
+    act, session = policy("tiny").act, policy("tiny").new_session(5)
+    with pytest.raises(ValueError, match="5 numbers"):
+        act(replace(TINY, state=np.zeros(3)), ARM, session=session)
+    np.testing.assert_array_equal(act(TINY, ARM, session=session).actions, act(TINY, ARM, seed=5).actions)
+
+
+def test_questions_in_words():
+    """A random checkpoint says nothing sensible, so the end of the turn is made its likeliest word."""
+    silent, question = load_policy(GOLDEN / "tiny"), "What is on the table?"
+    with pytest.raises(DecodingError, match="without ending its answer"):
+        silent.ask(question, TINY.images, max_tokens=8)
+    inputs = silent.processor.encode_question(question, TINY.images).inputs
+    with torch.no_grad():
+        features = silent.model.image_features(inputs, silent.processor.images.grid)
+        silent.model.lm_head.weight[386] = 100 * silent.model.read(inputs, features).hidden[0, -1]
+    assert silent.ask(question, TINY.images, max_tokens=1) == ""
+
+
 def test_encode_is_what_act_reads():
     case = THINK[0]
     encoded = case.policy.encode(case.observation(), case.tag, think=True)

@@ -46,11 +46,12 @@ class Call:
         shape = (count, self.stats.action_horizon, self.model.config.max_action_dim)
         return self.request.initial_noise(shape, is_list=is_list)
 
-    def answer(self, observations: Sequence[Observation], noise: Float[Tensor, "b h a"]) -> list[ActionChunk]:
+    def answer(self, observations: Sequence[Observation], *, is_list: bool) -> list[ActionChunk]:
         """A chunk for every observation: all at once where nothing is said, else one after the other."""
         watch = Stopwatch(self.model.device)
         with watch.stage("preprocess"):
             prompts = [self.processor.encode(one, self.stats.tag, think=self.request.think) for one in observations]
+        noise = self.initial_noise(len(prompts), is_list=is_list)
         if self.request.mode == "continuous" and not self.request.think:
             return self.answer_batch(prompts, noise, watch)
         sessions = self.request.sessions(len(prompts))

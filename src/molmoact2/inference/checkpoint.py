@@ -78,8 +78,8 @@ def replacing(directory: Path) -> Iterator[Path]:
         fresh, old = Path(scratch) / "fresh", Path(scratch) / "old"
         fresh.mkdir()
         yield fresh
-        if directory.exists():
-            directory.rename(old)
+        directory.mkdir(exist_ok=True)
+        directory.rename(old)
         try:
             fresh.rename(directory)
         except OSError:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Unpack, overload
 
+import numpy as np
 import torch
 
 from molmoact2.inference.call import Call
+from molmoact2.inference.decoding import Speech
 from molmoact2.inference.request import ActOptions, Request
 from molmoact2.inference.session import Session
 from molmoact2.model.config import ModelConfig
@@ -17,7 +19,7 @@ from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.processing import Encoded, Processor, TagStats
 from molmoact2.tokens import ActionTokenizer
 from molmoact2.tokens.reading import require
-from molmoact2.types import ActionChunk, Observation
+from molmoact2.types import ActionChunk, Image, Observation
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +77,15 @@ class MolmoAct2Policy:
         self._refuse_thinking(think)
         return self.processor.encode(observation, embodiment, think=think)
 
+    @torch.inference_mode()
+    def ask(self, question: str, images: Sequence[Image] = (), *, max_tokens: int = 256) -> str:
+        """The answer in words to a question about up to five images; DecodingError if it does not end in time."""
+        prompt = self.processor.encode_question(question, images).inputs.to(self.device)
+        features = self.model.image_features(prompt, self.processor.images.grid)
+        speech, words = Speech.begin(self.model, prompt, features, room=max_tokens), self.processor.vocabulary
+        speech.go_on_until(words.end_of_turn, max_tokens=max_tokens, what="answer")
+        return words.decode(np.array(speech.generated[:-1], np.int64)).strip()
+
     @overload
     def act(
         self, observation: Observation, embodiment: str | None = None, **options: Unpack[ActOptions]
@@ -103,7 +114,7 @@ class MolmoAct2Policy:
         finish what it says, or says no action. There is never a made-up action.
         """
         request, is_list = Request(**options), not isinstance(observation, Observation)
-        observations = checked_observations(observation) if is_list else [observation]
+        observations = [observation] if isinstance(observation, Observation) else checked_observations(observation)
         stats = self._check(request, embodiment, len(observations))
         call = Call(
             model=self.model,
@@ -112,8 +123,7 @@ class MolmoAct2Policy:
             stats=stats,
             request=request,
         )
-        noise = call.initial_noise(len(observations), is_list=is_list)
-        chunks = call.answer(observations, noise)
+        chunks = call.answer(observations, is_list=is_list)
         return chunks if is_list else chunks[0]
 
     def _refuse_thinking(self, think: bool) -> None:

@@ -90,4 +90,11 @@ def given_noise(noise: ArrayLike, shape: tuple[int, ...]) -> Float[Tensor, "*sha
 
 def is_count(value: object) -> bool:
     """Whether this is None or a whole number of at least 1."""
-    return value is None or (isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1)
+    match value:
+        case None:
+            return True
+        case bool():
+            return False
+        case int() | np.integer():
+            return int(value) >= 1
+    return False

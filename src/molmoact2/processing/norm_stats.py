@@ -156,9 +156,9 @@ class NormStats:
             return next(iter(self.tags.values()))
         known = ", ".join(sorted(self.tags))
         require(name is not None, f"This checkpoint knows {len(self.tags)} embodiments, name one: {known}.")
-        if name not in self.tags:
+        if str(name) not in self.tags:
             raise unknown("embodiment", str(name), self.tags)
-        return self.tags[name]
+        return self.tags[str(name)]
 
 
 def read_optional_list(document: Mapping[str, Any], name: str, kind: type, where: str) -> tuple[Any, ...] | None:

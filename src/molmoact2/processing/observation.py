@@ -55,7 +55,7 @@ def numbered(images: object) -> dict[str, object]:
 
 def checked_image(image: object, name: str) -> UInt8[np.ndarray, "_ _ 3"]:
     """The image as uint8 [height, width, 3]; floating point in [0, 1] is rounded to it."""
-    pixels = image if isinstance(image, np.ndarray) else np.empty(0)
+    pixels: np.ndarray = image if isinstance(image, np.ndarray) else np.empty(0)
     found = f"{pixels.dtype} {list(pixels.shape)}" if pixels is image else type(image).__name__
     is_rgb = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size
     require(is_rgb, f"Image {name} must be an RGB array [height, width, 3], got {found}.", ObservationError)

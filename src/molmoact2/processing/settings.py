@@ -6,13 +6,14 @@ video. Facts: architecture.md 3.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from molmoact2.tokens.reading import read_field, read_list, read_optional, require
 
 IMAGE_FILE = "preprocessor_config.json"
 LAYOUT_FILE = "processor_config.json"
 VIDEO_FILE = "video_preprocessor_config.json"
+CropMode: TypeAlias = Literal["resize", "overlap-and-resize-c2"]
 BILINEAR = 2
 """Number of bilinear resampling in these files."""
 
@@ -21,7 +22,7 @@ BILINEAR = 2
 class ImageSettings:
     """How an image becomes patches and image tokens."""
 
-    crop_mode: Literal["resize", "overlap-and-resize-c2"]
+    crop_mode: CropMode
     """One view of the whole image, or that and a tiling of overlapping crops."""
     size: tuple[int, int]
     """(height, width) of the view and of every crop, in pixels."""
@@ -67,17 +68,18 @@ class ImageSettings:
 
 def read_image_settings(image: Mapping[str, Any], layout: Mapping[str, Any]) -> ImageSettings:
     """Read the settings of images from the contents of `preprocessor_config.json` and `processor_config.json`."""
+    crop_modes = get_args(CropMode)
     crop_mode = read_field(image, "crop_mode", str, IMAGE_FILE)
     resample = read_field(image, "resample", int, IMAGE_FILE)
     require(
-        crop_mode in ("resize", "overlap-and-resize-c2") and resample == BILINEAR,
-        f"{IMAGE_FILE}: crop_mode must be 'resize' or 'overlap-and-resize-c2' and resample {BILINEAR} (bilinear), "
+        crop_mode in crop_modes and resample == BILINEAR,
+        f"{IMAGE_FILE}: crop_mode must be one of {', '.join(crop_modes)} and resample {BILINEAR} (bilinear), "
         f"got {crop_mode!r} and {resample}.",
     )
     columns = read_field(layout, "image_use_col_tokens", bool, LAYOUT_FILE)
     view_columns = read_optional(layout, "use_single_crop_col_tokens", bool, LAYOUT_FILE)
     return ImageSettings(
-        crop_mode=crop_mode,
+        crop_mode=cast(CropMode, crop_mode),
         max_crops=read_field(image, "max_crops", int, IMAGE_FILE),
         margins=read_pair(image, "overlap_margins", IMAGE_FILE),
         columns=columns,

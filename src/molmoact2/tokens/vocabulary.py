@@ -162,6 +162,7 @@ class Resolver:
         found = self.tokenizer.token_to_id(token)
         advice = "Use the tokenizer the checkpoint came with."
         require(found is not None, f"tokenizer.json has no token {token!r}. {advice}")
+        assert found is not None
         for name in config_names:
             declared = read_optional(self.config, name, int, "config.json")
             require(
