@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar
@@ -25,6 +26,8 @@ def run_in_order(open_work: OpenWork[Job, Result], jobs: Iterable[Job], *, num_w
 
     `jobs` is read lazily, at most two jobs per worker ahead, so that it may depend on what has been yielded.
     One worker means this process. With more, `open_work`, jobs and results must be picklable.
+
+    What `open_work` or a job raises is raised here. Raises RuntimeError when a worker is killed.
     """
     if num_workers < 1:
         raise ValueError(f"workers must be at least 1, got {num_workers}.")
@@ -39,6 +42,11 @@ def run_in_order(open_work: OpenWork[Job, Result], jobs: Iterable[Job], *, num_w
         while window:
             yield window.popleft().result()
             window.extend(pool.submit(_do, job) for job in islice(remaining, 1))
+    except BrokenProcessPool:
+        raise RuntimeError(
+            "A worker process was killed, most often because memory ran out. What was finished is kept: "
+            "run the same command again, with fewer workers."
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
