@@ -107,6 +107,8 @@ def test_training_and_serving_encode_alike():
     state = tiny.tag("toy_arm").state_scaling.normalize(GOOD.state)
     parts = {"images": [FRONT, WRIST], "instruction": GOOD.instruction, "normalized_state": state}
     assert_same(tiny.encode_prompt(**parts, embodiment="toy_arm"), encode())
+    stacked = {**parts, "images": np.stack(parts["images"])}
+    assert_same(tiny.encode_prompt(**stacked, embodiment="toy_arm"), encode())
     styles = {style: tiny.encode_prompt(**parts, embodiment="toy_arm", style=style).prompt
               for style in ("robot_action", "robot_depth", "robot_depth_action")}  # fmt: skip
     assert styles["robot_depth"].endswith(

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -35,6 +36,8 @@ from molmoact2.tokens.state import state_bins
 from molmoact2.tokens.vocabulary import Vocabulary
 from molmoact2.types import Observation
 
+Images: TypeAlias = Sequence[UInt8[np.ndarray, "_ _ 3"]] | UInt8[np.ndarray, "v _ _ 3"]
+"""Images in order, of any sizes or stacked."""
 REQUIRED_FILES = ("config.json", "tokenizer.json", IMAGE_FILE, LAYOUT_FILE)
 NORM_STATS_FILE = "norm_stats.json"
 """Unless `config.json` names another."""
@@ -127,7 +130,7 @@ class Processor:
     def encode_prompt(
         self,
         *,
-        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        images: Images,
         instruction: object,
         normalized_state: Float[np.ndarray, " d"],
         embodiment: str | None = None,
@@ -146,7 +149,7 @@ class Processor:
         )
         return self.with_images(chat(question, prefix=image_prefix(len(images)), trigger=TRIGGERS[style]), images)
 
-    def encode_question(self, question: object, images: Sequence[UInt8[np.ndarray, "_ _ 3"]] = ()) -> Encoded:
+    def encode_question(self, question: object, images: Images = ()) -> Encoded:
         """A prompt that asks something in words about images, as a vision-language model is asked."""
         checked = checked_images(images, ()) if len(images) else []
         text = checked_question(question, reserved=self.vocabulary.reserved)
@@ -166,7 +169,7 @@ class Processor:
         blocks = [frame_block(self.video, self.vocabulary.image)] * len(frames)
         return assemble(chat(text, prefix=video_prefix(times_s)), crops, blocks, self.video, self.vocabulary)
 
-    def with_images(self, prompt: str, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Encoded:
+    def with_images(self, prompt: str, images: Images) -> Encoded:
         """Put images in the places that a prompt has for them."""
         if self.images.crop_mode == "resize":
             crops = [view(image, self.images) for image in images]
