@@ -31,6 +31,8 @@ class Train:
     """Of the weights and of what each step draws."""
     workers: int = 2
     """Processes that record and render."""
+    compile: bool = False
+    """Compile the network: two minutes at the start, then nearly twice as fast. Needs a C++ compiler."""
     until: int | None = None
     """Stop after this many steps; the same command without it goes on."""
 
@@ -86,7 +88,7 @@ class Train:
 
         from molmoact2.data.augmentation import Photometric
         from molmoact2.data.frame_cache import decode_frames
-        from molmoact2.embodiments import SO101_TABLETOP as robot
+        from molmoact2.embodiments import SO101_TABLETOP
         from molmoact2.envs.labels import THINGS
         from molmoact2.reasoning.scenes import render_scenes
         from molmoact2.training.encode import BatchEncoder
@@ -94,6 +96,8 @@ class Train:
         from molmoact2.training.nano import IMAGE_SIZE, new_nano
         from molmoact2.training.recipes import HELD_OUT_SEED, SCENE_SEED
         from molmoact2.training.trainer import MEASURED_SCENES, TrainData, Trainer
+
+        robot = SO101_TABLETOP
 
         def scenes(name: str, count: int, seed: int) -> SceneSource:
             pool = render_scenes(
@@ -118,5 +122,5 @@ class Train:
             max_action_dim=model.config.max_action_dim,
             augment=Photometric(),
         )
-        config = replace(recipe.train, seed=self.seed)
+        config = replace(recipe.train, seed=self.seed, compile=self.compile)
         return Trainer(model, encoder, data, config, output)

@@ -71,6 +71,9 @@ class TrainConfig:
     seed: int = 0
     dtype: str = "bfloat16"
     """Compute dtype; the weights that the optimiser moves stay float32."""
+    compile: bool = False
+    """Compile the towers with torch.compile: a minute or two at the start, then about half the time per step on a CPU.
+    Needs a C++ compiler."""
     log_every: int = 20
     checkpoint_every: int = 500
     """Steps between checkpoints that a stopped run resumes from."""

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from molmoact2.embodiments import Embodiment
@@ -83,14 +85,14 @@ def token_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
 
 
 def tag_entry(
-    robot: Embodiment, *, state_stats: Mapping[str, Sequence[float]], action_stats: Mapping[str, Sequence[float]]
+    robot: Embodiment, *, state_stats: Mapping[str, ArrayLike], action_stats: Mapping[str, ArrayLike]
 ) -> dict[str, Any]:
     """What `norm_stats.json` says about a robot; the statistics are quantity ("q01", …) -> value per dimension."""
 
-    def described(stats: Mapping[str, Sequence[float]], names: tuple[str, ...]) -> dict[str, Any]:
+    def described(stats: Mapping[str, ArrayLike], names: tuple[str, ...]) -> dict[str, Any]:
         mask = [robot.normalize_gripper or "gripper" not in name for name in names]
         return {
-            **{name: list(map(float, values)) for name, values in stats.items()},
+            **{name: np.asarray(values, np.float64).tolist() for name, values in stats.items()},
             "names": list(names),
             "mask": mask,
         }

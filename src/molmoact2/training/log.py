@@ -1,4 +1,4 @@
-"""Where a run writes what it measures: JSON lines to read by machine, TensorBoard to look at, a progress bar to watch."""
+"""Where a run writes what it measures: JSON lines for machines, TensorBoard for looking back, a bar for watching."""
 
 import json
 import os
@@ -22,9 +22,14 @@ class RunLog:
         self.file = path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
         self.progress = Progress(
-            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"),
-            TimeRemainingColumn(), TextColumn("{task.fields[text]}"),
-        )  # fmt: skip
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
         self.task = self.progress.add_task("train", total=num_steps, completed=step, text="")
 
     def __enter__(self) -> "RunLog":

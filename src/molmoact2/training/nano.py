@@ -1,6 +1,8 @@
 """The nano MolmoAct2: every part of the released network, small enough to learn on two CPU cores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+
+from numpy.typing import ArrayLike
 
 from molmoact2.embodiments import SO101_TABLETOP, Embodiment
 from molmoact2.model.config import ConnectorConfig, ExpertConfig, ModelConfig, TextConfig, VisionConfig
@@ -108,8 +110,8 @@ def nano_config() -> ModelConfig:
 
 
 def new_nano(
-    state_stats: Mapping[str, Sequence[float]],
-    action_stats: Mapping[str, Sequence[float]],
+    state_stats: Mapping[str, ArrayLike],
+    action_stats: Mapping[str, ArrayLike],
     *,
     seed: int,
     robot: Embodiment = SO101_TABLETOP,

@@ -65,8 +65,8 @@ class MovingAverage:
         """Move a little towards the module's present parameters."""
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 10))
-        averages = [self.average[name] for name, _ in module.named_parameters()]
-        torch._foreach_lerp_(averages, list(module.parameters()), 1 - decay)
+        for name, parameter in module.named_parameters():
+            self.average[name].lerp_(parameter, 1 - decay)
 
     @contextmanager
     def applied_to(self, module: nn.Module) -> Iterator[None]:

@@ -30,7 +30,7 @@ def nano_stages(*, reason_steps: int, act_steps: int) -> TrainConfig:
         num_steps=reason_steps,
         scenes_per_step=32,
         frames_per_step=0,
-        optimizer=OptimizerConfig(learning_rate=1.5e-3, final_fraction=0.3),
+        optimizer=OptimizerConfig(learning_rate=8e-4, final_fraction=0.3),
     )
     act = StageConfig(
         name="act",
@@ -50,7 +50,7 @@ RECIPES = {
         num_episodes=900,
         perturbed_fraction=0.7,
         num_scenes=24_000,
-        train=nano_stages(reason_steps=3_000, act_steps=9_000),
+        train=nano_stages(reason_steps=3_000, act_steps=8_000),
     ),
     "nano-so101-quick": NanoRecipe(
         tasks=("pick",),
