@@ -68,8 +68,10 @@ def test_only_environments_with_an_expert_have_one():
 
 
 def test_a_policy_that_is_nowhere_is_refused():
-    with pytest.raises(ValueError, match="expart"):
-        PolicyChoice(name="expart", environment="so101").open(Tabletop())
+    choice = PolicyChoice(name="expart", environment="so101")
+    for ask in (choice.fingerprint, lambda: choice.open(Tabletop())):
+        with pytest.raises(ValueError, match="expart is neither a directory nor a hub id"):
+            ask()
 
 
 def test_a_bundled_policy_that_is_not_there_is_missed_clearly(monkeypatch):

@@ -1,11 +1,13 @@
 """A checkpoint in an episode: its own session, its whole horizon."""
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
 
 from molmoact2.evaluation.policies import PolicyChoice, PolicySource
 from molmoact2.inference import MolmoAct2Policy, load_policy
+from molmoact2.inference.checkpoint import locate
 from molmoact2.inference.session import Session
 from molmoact2.types import ActionChunk, Observation, Policy
 
@@ -50,3 +52,16 @@ def open_checkpoint(choice: PolicyChoice, embodiment: str) -> PolicySource:
         )
 
     return PolicySource(start=start, num_action_steps=choice.num_action_steps or tag.n_action_steps)
+
+
+def fingerprint(name: str) -> str:
+    """The commit of a hub id, or a digest of all files of a directory; ValueError when there is no such checkpoint."""
+    directory, commit = locate(name, None)
+    if commit:
+        return f"commit:{commit}"
+    digest = hashlib.sha256()
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(directory)} {content}\n".encode())
+    return f"sha256:{digest.hexdigest()[:16]}"

@@ -4,7 +4,6 @@ The two that learn nothing prove the loop: the expert shows that a task can be d
 itself.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 
 from molmoact2.evaluation.experts import make_expert
 from molmoact2.types import ActionChunk, Environment, Observation, Policy
+
+WITHOUT_CHECKPOINT = ("expert", "hold")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,20 +57,17 @@ class PolicyChoice:
 
     @property
     def label(self) -> str:
-        """What people call it: a directory's own name, or the name as it is."""
-        return Path(self.name).resolve().name if Path(self.name).is_dir() else self.name
+        """What people call it: a folder's own name, or the name as it is."""
+        is_folder = self.name not in WITHOUT_CHECKPOINT and Path(self.name).is_dir()
+        return Path(self.name).resolve().name if is_folder else self.name
 
     def fingerprint(self) -> str:
-        """What tells this policy from any other: a digest of a checkpoint's files, or the name of what has none."""
-        directory = Path(self.name)
-        if not directory.is_dir():
+        """What tells this policy from any other: a checkpoint's commit or a digest of its files, or its name."""
+        if self.name in WITHOUT_CHECKPOINT:
             return self.name
-        digest = hashlib.sha256()
-        for path in sorted(path for path in directory.rglob("*") if path.is_file()):
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{path.relative_to(directory)} {content}\n".encode())
-        return f"sha256:{digest.hexdigest()[:16]}"
+        from molmoact2.evaluation.checkpoint import fingerprint
+
+        return fingerprint(self.name)
 
 
 class HoldStill:

@@ -39,7 +39,7 @@ def follow(
     `count` says how many of the `total` the records amount to, `describe` what is written behind the bar, and
     `announce` what is printed about each new record, if anything.
     """
-    records: list[Record] = []
+    records = next(runs)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
@@ -50,12 +50,9 @@ def follow(
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns) as progress:
-        task = progress.add_task(title, total=total, note="", start=False)
+        note = describe(records) if records else ""
+        task = progress.add_task(title, total=total, completed=count(records), note=note)
         for records in runs:
-            if not progress.tasks[0].started:
-                progress.update(task, completed=count(records))
-                progress.start_task(task)
-                continue
             progress.update(task, completed=count(records), note=describe(records))
             if announce:
                 progress.console.print(announce(records[-1]), soft_wrap=True)

@@ -25,6 +25,8 @@ from molmoact2.evaluation.summary import Summary, Tempo, measure_tempo, summaris
 
 PAGE = Path(__file__).with_name("page")
 REPORT_FILE = "report.html"
+FILM_HINT = """<p class="hint">The charts follow the film. Thick is the plan that is being executed, of which only the
+first part is used before the policy looks again; the small pictures are all that it saw when it made that plan.</p>"""
 
 
 def write_report(run: Path) -> Path:
@@ -91,20 +93,24 @@ def task_row(task: str, summary: Summary, instruction: str) -> str:
 
 def tempo_section(tempo: Tempo, records: Sequence[Record]) -> str:
     """Time per plan by stage, and how often the policy looks."""
-    successes = [record["steps"] / record["control_hz"] for record in records if record["success"]]
-    seconds = float(np.median(successes or [0]))
-    slow, actions = milliseconds(tempo.plan_seconds_p95), f"{tempo.num_action_steps} actions at {tempo.control_hz:g} Hz"
+    seconds = float(np.median([record["steps"] / record["control_hz"] for record in records]))
+    slow = milliseconds(tempo.plan_seconds_p95)
+    actions = "action" if tempo.num_action_steps == 1 else f"{tempo.num_action_steps} actions"
     facts = "".join(
         f'<div class="fact number"><b>{value}<small>{unit}</small></b><span>{words}</span></div>'
         for value, unit, words in (
             (milliseconds(tempo.plan_seconds), "ms", f"per plan, median; 95 % within {slow} ms"),
-            (f"{tempo.replans_per_second:.1f}", "Hz", f"re-planning: a new look after every {actions}"),
+            (
+                f"{tempo.replans_per_second:.1f}",
+                "Hz",
+                f"re-planning: a new look after every {actions} at {tempo.control_hz:g} Hz",
+            ),
             (
                 f"{tempo.amortised_actions_per_second:,.0f}",
                 "Hz",
                 "actions per second of planning (amortised)",
             ),
-            (f"{seconds:.1f}", "s", "of robot time per successful episode, median"),
+            (f"{seconds:.1f}", "s", "of robot time per episode, median"),
         )
     )
     return f"""<h2>How it keeps time</h2>
@@ -139,9 +145,7 @@ def episodes_section(films: Path, protocol: Mapping[str, Any], records: Sequence
         for r in records
     )
     return f"""<h2>Episodes</h2>
-<p class="hint">Play a film: the charts follow it. Thick is the plan that is being executed, of which only the first
-part is used before the policy looks again; the small pictures are all that the policy saw when it made that plan.</p>
-{cards}
+{FILM_HINT if filmed else ""}{cards}
 <details><summary>All {len(records)} episodes</summary><div class="scroll"><table>
 <tr><th>task</th><th>seed</th><th>instruction</th><th>outcome</th><th class="right">robot time</th></tr>
 {rows}</table></div></details>"""
