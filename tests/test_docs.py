@@ -29,7 +29,10 @@ RUN_ELSEWHERE = {
     "pip install": "by make, which sets everything up",
     "apt-get install": "by an administrator",
     "molmoact2 train": "in small by tests/training",
-    "molmoact2 demo": "by tests/cli/test_demo.py",
+    "molmoact2 demo": "with the expert by tests/cli/test_demo.py",
+    "molmoact2 evaluate --policy runs/": "with the expert by docs/cli.md",
+    "molmoact2 record --output recordings/": "in small by docs/cli.md",
+    "molmoact2 predict --policy checkpoint --dataset": "by tests/evaluation",
 }
 """Beginning of a command that takes too long or changes the machine -> where it is run instead."""
 

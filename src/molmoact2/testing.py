@@ -20,6 +20,7 @@ from molmoact2.inference import MolmoAct2Policy, save_policy
 from molmoact2.model.config import ConnectorConfig, ExpertConfig, ModelConfig, TextConfig, VisionConfig
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.processing import TagStats
+from molmoact2.processing.observation import PREFIX
 from molmoact2.tokens.prompt import QUESTIONS, robot_question
 from molmoact2.training.fresh import NORM_MODE, add_robot_tokens, make_processor, tag_entry, train_tokenizer
 from molmoact2.types import Observation
@@ -123,8 +124,9 @@ def fake_observation(robot: Embodiment | TagStats = SO101_TABLETOP, *, seed: int
     """
     random = np.random.default_rng(seed)
     known = robot if isinstance(robot, TagStats) else TagStats.read(robot.tag, made_up_statistics(robot), NORM_MODE)
+    cameras = [key.removeprefix(PREFIX) for key in known.camera_keys]
     return Observation(
-        images={key: random.integers(0, 256, (48, 64, 3), np.uint8) for key in known.camera_keys or ("front",)},
+        images={name: random.integers(0, 256, (48, 64, 3), np.uint8) for name in cameras or ["front"]},
         state=known.state_scaling.restore(random.uniform(-1, 1, known.state.width)),
         instruction="pick up the red cube",
     )
