@@ -96,27 +96,22 @@ def tempo_section(tempo: Tempo, records: Sequence[Record]) -> str:
     seconds = float(np.median([record["steps"] / record["control_hz"] for record in records]))
     slow = milliseconds(tempo.plan_seconds_p95)
     actions = "action" if tempo.num_action_steps == 1 else f"{tempo.num_action_steps} actions"
-    facts = "".join(
-        f'<div class="fact number"><b>{value}<small>{unit}</small></b><span>{words}</span></div>'
-        for value, unit, words in (
-            (milliseconds(tempo.plan_seconds), "ms", f"per plan, median; 95 % within {slow} ms"),
-            (
-                f"{tempo.replans_per_second:.1f}",
-                "Hz",
-                f"re-planning: a new look after every {actions} at {tempo.control_hz:g} Hz",
-            ),
-            (
-                f"{tempo.amortised_actions_per_second:,.0f}",
-                "Hz",
-                "actions per second of planning (amortised)",
-            ),
-            (f"{seconds:.1f}", "s", "of robot time per episode, median"),
-        )
+    facts = (
+        fact(milliseconds(tempo.plan_seconds), "ms", f"median plan; 95 % within {slow} ms"),
+        fact(f"{tempo.replans_per_second:.1f}", "Hz", f"re-planning: a new look after every {actions}"),
+        fact(f"{tempo.amortised_actions_per_second:,.0f}", "Hz", "actions per second of planning (amortised)"),
+        fact(f"{seconds:.1f}", "s", "of robot time per episode, median"),
     )
     return f"""<h2>How it keeps time</h2>
-<p class="hint">The simulator waits while the policy plans. A real arm that also waited would re-plan
-{tempo.blocking_replans_per_second:.1f} times per second.</p>
-<section class="tempo"><div class="card">{stage_bar(tempo)}</div><div class="card facts">{facts}</div></section>"""
+<p class="hint">The robot takes {tempo.control_hz:g} actions per second. The simulator waits while the policy plans; an
+arm that also waited would re-plan {tempo.blocking_replans_per_second:.1f} times per second.</p>
+<section class="tempo"><div class="card">{stage_bar(tempo)}</div>
+<div class="card facts">{"".join(facts)}</div></section>"""
+
+
+def fact(value: str, unit: str, words: str) -> str:
+    """A number and what it is."""
+    return f'<div class="fact number"><b>{value}<small>{unit}</small></b><span>{escape(words)}</span></div>'
 
 
 def stage_bar(tempo: Tempo) -> str:
