@@ -58,7 +58,7 @@ def test_it_states_success_with_intervals(page):
     assert "<b>8 of 12</b>" in page
     assert "95 % interval 39 to 86 %" in page
     assert page.count("<b>4 / 6</b>") == 2
-    assert "wrong object 33 %" in page
+    assert "wrong object 33.3 %" in page
 
 
 def test_it_states_the_honest_rate_of_looking(page):

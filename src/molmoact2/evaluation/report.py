@@ -87,7 +87,7 @@ def task_row(task: str, summary: Summary, instruction: str) -> str:
     return f"""<div class="task"><h3>{escape(task)}</h3>{interval_bar(summary.rate, summary.interval)}
 <div class="figures number"><b>{summary.num_successes} / {summary.num_episodes}</b>
 <span class="interval-words">{100 * low:.0f}-{percent(high)}</span></div>
-<p class="words">“{escape(instruction)}” · wrong object {percent(summary.wrong_object_rate)}\
+<p class="words">“{escape(instruction)}” · wrong object {100 * summary.wrong_object_rate:.3g} %\
 {f" · failed: {failures}" if failures else ""}</p></div>"""
 
 

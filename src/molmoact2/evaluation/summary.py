@@ -142,8 +142,8 @@ def _cells(name: str, summary: Summary) -> list[str]:
     return [
         name,
         f"{summary.num_successes} / {summary.num_episodes}",
-        f"{summary.rate:.0%}",
-        f"{100 * low:.0f} - {high:.0%}",
-        f"{summary.wrong_object_rate:.0%}",
+        f"{summary.rate:.1%}",
+        f"{100 * low:.1f} - {high:.1%}",
+        f"{summary.wrong_object_rate:.1%}",
         others or "-",
     ]
