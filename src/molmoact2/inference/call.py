@@ -20,7 +20,7 @@ from molmoact2.inference.request import Request
 from molmoact2.inference.session import DepthMemory, Session
 from molmoact2.inference.stopwatch import Stopwatch
 from molmoact2.model import flow
-from molmoact2.model.action_expert import ExpertContext
+from molmoact2.model.action_expert import ExpertContext, Modulation
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.processing import Encoded, Processor, TagStats, collate
 from molmoact2.processing.observation import checked_images
@@ -38,6 +38,8 @@ class Call:
     action_tokenizer: ActionTokenizer | None
     stats: TagStats
     request: Request
+    modulations: dict[int, Modulation]
+    """Of the policy, by number of flow steps; what is missing is added."""
 
     def initial_noise(self, count: int, *, is_list: bool) -> Float[Tensor, "b h a"]:
         """The noise of `count` observations; nothing is drawn when the action is spoken."""
@@ -134,9 +136,10 @@ class Call:
     def integrate(self, context: ExpertContext, noise: Float[Tensor, "b h a"]) -> Float[Tensor, "b h a"]:
         """Carry noise to normalised actions."""
         num_steps = self.request.num_steps or self.model.config.flow_matching_num_steps
-        modulation = self.model.modulation(flow.time_grid(num_steps, self.model.device))
-        width = self.stats.action.width
-        return self.model.sample_actions(noise.to(self.model.device), context, modulation, action_dim=width)
+        if num_steps not in self.modulations:
+            self.modulations[num_steps] = self.model.modulation(flow.time_grid(num_steps, self.model.device))
+        noise, width = noise.to(self.model.device), self.stats.action.width
+        return self.model.sample_actions(noise, context, self.modulations[num_steps], action_dim=width)
 
     def speak(self, speech: Speech) -> Float[Tensor, "1 h a"]:
         """Say the action and read the normalised actions from it."""

@@ -4,7 +4,7 @@ What it can do is decided here, and every question is checked; `call` then answe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Unpack, overload
 
 import numpy as np
@@ -14,6 +14,7 @@ from molmoact2.inference.call import Call
 from molmoact2.inference.decoding import Speech
 from molmoact2.inference.request import ActOptions, Request
 from molmoact2.inference.session import Session
+from molmoact2.model.action_expert import Modulation
 from molmoact2.model.config import ModelConfig
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.processing import Encoded, Processor, TagStats
@@ -32,6 +33,8 @@ class MolmoAct2Policy:
     """Reads spoken actions; without it there is no discrete mode."""
     revision: str | None = None
     """Commit of the hub repository it came from; None for a directory."""
+    modulations: dict[int, Modulation] = field(default_factory=dict, repr=False)
+    """Number of flow steps -> what their times decide: computed at first use, kept as the weights do not change."""
 
     @property
     def config(self) -> ModelConfig:
@@ -122,6 +125,7 @@ class MolmoAct2Policy:
             action_tokenizer=self.action_tokenizer,
             stats=stats,
             request=request,
+            modulations=self.modulations,
         )
         chunks = call.answer(observations, is_list=is_list)
         return chunks if is_list else chunks[0]
