@@ -202,7 +202,10 @@ class ModelConfig:
     action_mode: Literal["continuous", "discrete", "both"] = "continuous"
     max_action_dim: int = 0
     max_action_horizon: int = 0
-    n_obs_steps: int = 1
+    n_obs_steps: Literal[1] = 1
+    """Moments that an observation spans; every release has one."""
+    state_format: Literal["discrete"] = "discrete"
+    """How the network reads the robot's state: as tokens of the prompt."""
     mask_action_dim_padding: bool = True
     flow_matching_num_steps: int = 10
     flow_matching_cutoff: float = 1.0
