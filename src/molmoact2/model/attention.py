@@ -26,7 +26,7 @@ def attend(
     mask: Bool[Tensor, "*c #q s"] | None = None,
 ) -> Float[Tensor, "b n q d"]:
     """Softmax attention, softmax in float32; n query heads share m key heads in groups (n a multiple of m)."""
-    if query.device.type != "cpu":
+    if query.device.type != "cpu" or not query.requires_grad:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
     # Written out: torch's fused CPU kernel has a backward pass in bfloat16 that costs half a training step.
     groups = query.shape[1] // key.shape[1]
