@@ -1,4 +1,7 @@
-"""What every test runs under: checked tensor shapes, repeatable properties, and where the goldens are."""
+"""What every test runs under: checked tensor shapes, one thread, repeatable properties, and where the goldens are.
+
+One thread, because the networks in tests are tiny: threads that wait for each other are slower than one.
+"""
 
 from pathlib import Path
 
@@ -12,7 +15,7 @@ TENSOR_CODE = ("molmoact2.model", "molmoact2.processing", "molmoact2.depth", "mo
 
 jaxtyping.install_import_hook(TENSOR_CODE, "beartype.beartype")
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 hypothesis.settings.register_profile("house", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("house")
 
