@@ -22,7 +22,7 @@ class Record:
     """Tasks of the environment; all of them by default."""
     perturb: float = 0.5
     """Fraction of the episodes in which the arm is pushed off course, so that they show how to recover."""
-    image_size: int = 112
+    image_size: int = 128
     """Height and width of the camera images, in pixels; even."""
     seed: int = 0
     """Seed of the first scene; evaluation uses those from 1000000 on."""
