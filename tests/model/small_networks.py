@@ -82,7 +82,7 @@ def prompts(
         image_mask=is_image & valid,
         valid=valid,
         crops=pixels / 127.5 - 1,
-        pooling=torch.tensor(pooling),
+        pooling=torch.tensor(pooling, dtype=torch.long).reshape(-1, 4),
     )
 
 

@@ -1,4 +1,4 @@
-"""Every field of a config does what architecture.md says: each configuration is computed once more by the plain network.
+"""Every field of a config does what architecture.md says: the plain network computes each configuration once more.
 
 The plain network reads the written checkpoint, so the names of the tensors are tested too. It computes in float64, the
 network in float32: sums of a few dozen products with an error of 6e-8 each, through two to three layers. Measured: 4e-6
@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from plain_network import Layers, PlainNetwork
 from safetensors.torch import load_file
+from small_networks import GRID, prompts, single, small_config
 from torch import Tensor
 
 from molmoact2.model import flow
@@ -20,8 +22,6 @@ from molmoact2.model.inputs import ModelInputs
 from molmoact2.model.molmoact2 import Encoding, MolmoAct2
 from molmoact2.model.weights import load_model, save_model
 from molmoact2.testing import random_model
-from plain_network import Layers, PlainNetwork
-from small_networks import GRID, prompts, single, small_config
 
 RELATIVE = 2e-5
 ACTION_DIM = 3

@@ -186,7 +186,9 @@ def test_augmentation_follows_its_seed_and_keeps_grey_grey_without_tint():
     first, second = (augment(images, np.random.default_rng(7)) for _ in range(2))
     assert torch.equal(first, second)
     assert (first == first[..., :1]).all()
-    assert torch.equal(Photometric(brightness=0, contrast=0, saturation=0, tint=0)(images, np.random.default_rng(0)), images)
+    assert torch.equal(
+        Photometric(brightness=0, contrast=0, saturation=0, tint=0)(images, np.random.default_rng(0)), images
+    )
 
 
 def test_contradictory_stages_are_refused():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from molmoact2.inference import MolmoAct2Policy, load_policy, save_policy
+from molmoact2.inference import load_policy
 from molmoact2.training.checkpoint import latest_checkpoint
 from molmoact2.types import Observation
 from small_run import small_config, small_trainer
@@ -61,16 +61,20 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, name):
 def test_the_export_is_an_ordinary_checkpoint_that_acts(tmp_path):
     trainer = small_trainer(tmp_path, small_config(dtype="float32"))
     trainer.run()
-    policy = MolmoAct2Policy(model=trainer.averaged_model(), processor=trainer.encoder.processor)
-    save_policy(policy, tmp_path / "checkpoint")
-    loaded = load_policy(tmp_path / "checkpoint")
+    trainer.export(tmp_path / "checkpoint")
+    policy = load_policy(tmp_path / "checkpoint")
     image = np.zeros((128, 128, 3), np.uint8)
     observation = Observation(
         images={"front": image, "wrist": image}, state=np.zeros(6), instruction="pick up the red cube"
     )
-    chunk = loaded.act(observation, seed=0)
-    assert chunk.actions.shape == (8, 6)
-    np.testing.assert_array_equal(chunk.actions, policy.act(observation, seed=0).actions)
+    assert policy.act(observation, seed=0).actions.shape == (8, 6)
+    for name, parameter in policy.model.named_parameters():
+        assert torch.equal(parameter, trainer.average.average[name]), name
+
+
+def test_the_policy_is_kept_along_the_way_once_it_learns_to_act(tmp_path):
+    small_trainer(tmp_path, small_config(snapshot_every=1)).run()
+    assert sorted(path.name for path in (tmp_path / "snapshots").iterdir()) == ["step-0000003", "step-0000004"]
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_path):

@@ -27,13 +27,11 @@ class Demo:
 
         from rich.console import Console
 
-        from molmoact2.evaluation.benchmark import run_benchmark
         from molmoact2.evaluation.bundled import bundled_policy
+        from molmoact2.evaluation.measure import measure
         from molmoact2.evaluation.policies import PolicyChoice
-        from molmoact2.evaluation.progress import follow
         from molmoact2.evaluation.report import write_report
-        from molmoact2.evaluation.setup import make_benchmark
-        from molmoact2.evaluation.summary import episode_line, summarise, task_table
+        from molmoact2.evaluation.summary import episode_line, task_table
         from molmoact2.evaluation.workers import num_threads_per_worker
 
         choice = PolicyChoice(
@@ -41,14 +39,14 @@ class Demo:
             environment="so101",
             num_threads=num_threads_per_worker(self.workers),
         )
-        benchmark, protocol = make_benchmark(choice, tasks=(), num_episodes=self.episodes, num_films=self.episodes)
         output = self.output or Path("runs") / f"demo-{datetime.now():%Y-%m-%d-%H%M%S}"
-        records = follow(
-            run_benchmark(benchmark, output, protocol, num_workers=self.workers),
-            title=choice.label,
-            total=self.episodes * len(benchmark.tasks),
-            count=len,
-            describe=lambda records: summarise(records).sentence,
+        records = measure(
+            choice,
+            output,
+            tasks=(),
+            num_episodes=self.episodes,
+            num_workers=self.workers,
+            num_films=self.episodes,
             announce=episode_line,
         )
         console = Console()

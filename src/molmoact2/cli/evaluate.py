@@ -40,12 +40,10 @@ class Evaluate:
         """Run the episodes that are missing, print the table and write the report."""
         from rich.console import Console
 
-        from molmoact2.evaluation.benchmark import run_benchmark
+        from molmoact2.evaluation.measure import measure
         from molmoact2.evaluation.policies import PolicyChoice
-        from molmoact2.evaluation.progress import follow
         from molmoact2.evaluation.report import write_report
-        from molmoact2.evaluation.setup import make_benchmark
-        from molmoact2.evaluation.summary import summarise, task_table
+        from molmoact2.evaluation.summary import task_table
         from molmoact2.evaluation.workers import num_threads_per_worker
 
         choice = PolicyChoice(
@@ -56,14 +54,14 @@ class Evaluate:
             dtype=self.dtype,
             num_threads=num_threads_per_worker(self.workers) if self.workers > 1 else None,
         )
-        benchmark, protocol = make_benchmark(choice, tasks=self.tasks, num_episodes=self.episodes, num_films=self.films)
         output = self.output or Path("runs") / f"evaluate-{self.env}-{choice.label.replace('/', '-')}"
-        records = follow(
-            run_benchmark(benchmark, output, protocol, num_workers=self.workers),
-            title=choice.label,
-            total=self.episodes * len(benchmark.tasks),
-            count=len,
-            describe=lambda records: summarise(records).sentence,
+        records = measure(
+            choice,
+            output,
+            tasks=self.tasks,
+            num_episodes=self.episodes,
+            num_workers=self.workers,
+            num_films=self.films,
         )
         console = Console()
         console.print(task_table(records))

@@ -1,5 +1,6 @@
 """`molmoact2 train RECIPE`: demonstrations, scenes, training and export by one command; stopped runs continue."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,6 +34,8 @@ class Train:
     """Processes that record and render."""
     compile: bool = False
     """Compile the network: two minutes at the start, then nearly twice as fast. Needs a C++ compiler."""
+    episodes: int = 0
+    """Episodes per task to measure every snapshot with when training is done, for the learning curve; 0 for none."""
     until: int | None = None
     """Stop after this many steps; the same command without it goes on."""
 
@@ -40,23 +43,45 @@ class Train:
         """Do what of the run is not done yet."""
         from rich.console import Console
 
-        from molmoact2.inference import MolmoAct2Policy, save_policy
+        from molmoact2.training.curves import draw_curves
         from molmoact2.training.recipes import find_recipe
 
-        recipe = find_recipe(f"{self.recipe}-quick" if self.quick else self.recipe)
-        output = self.output or Path("runs") / (f"{self.recipe}-quick" if self.quick else self.recipe)
+        name = f"{self.recipe}-quick" if self.quick else self.recipe
+        recipe, output = find_recipe(name), self.output or Path("runs") / name
         console = Console()
-        dataset = self._demonstrations(recipe, output)
-        trainer = self._trainer(recipe, output, dataset)
+        trainer = self._trainer(recipe, output, self._demonstrations(recipe, output))
         trainer.resume()
         trainer.run(self.until)
         if trainer.step < trainer.config.num_steps:
             console.print(f"Stopped after step {trainer.step}. The same command without --until goes on.")
             return
-        policy = MolmoAct2Policy(model=trainer.averaged_model(), processor=trainer.encoder.processor)
-        save_policy(policy, output / "checkpoint")
+        trainer.export(output / "checkpoint")
+        if self.episodes:
+            self._measure_snapshots(recipe, output)
+        console.print(f"Curves:     {draw_curves(output)}")
         console.print(f"Checkpoint: {output / 'checkpoint'}")
         console.print(f"Measure it: molmoact2 evaluate --policy {output / 'checkpoint'} --env so101 --episodes 100")
+
+    def _measure_snapshots(self, recipe: "NanoRecipe", output: Path) -> None:
+        """Success of the policy as it was along the way, in `success.json`."""
+        from molmoact2.evaluation.measure import measure
+        from molmoact2.evaluation.policies import PolicyChoice
+        from molmoact2.training.curves import SUCCESS_FILE
+        from molmoact2.training.trainer import SNAPSHOTS
+
+        success = {}
+        for snapshot in sorted((output / SNAPSHOTS).iterdir()):
+            records = measure(
+                PolicyChoice(name=str(snapshot), environment="so101", num_threads=1),
+                output / "measured" / snapshot.name,
+                tasks=recipe.tasks,
+                num_episodes=self.episodes,
+                num_workers=self.workers,
+            )
+            of_task = {task: [bool(r["success"]) for r in records if r["task"] == task] for task in recipe.tasks}
+            step = int(snapshot.name.removeprefix("step-"))
+            success[step] = {task: [sum(won), len(won)] for task, won in of_task.items()}
+        (output / SUCCESS_FILE).write_text(json.dumps(success, indent=1), encoding="utf-8")
 
     def _demonstrations(self, recipe: "NanoRecipe", output: Path) -> "LeRobotDataset":
         from molmoact2.data.reader import LeRobotDataset

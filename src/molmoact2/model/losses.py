@@ -24,4 +24,3 @@ def flow_loss(
     is_real = torch.arange(target.shape[-1], device=target.device) < action_dim[:, None]
     mask = valid_steps[:, None, :, None] & is_real[:, None, None, :]
     return masked_mean((velocity.float() - target.float()).square(), mask.expand(target.shape))
-

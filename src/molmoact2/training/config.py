@@ -79,6 +79,8 @@ class TrainConfig:
     """Steps between checkpoints that a stopped run resumes from."""
     measure_every: int = 500
     """Steps between measurements of the pointing error on scenes held out."""
+    snapshot_every: int = 1_000
+    """Steps between exports of the policy as it is then, once it learns to act."""
 
     def __post_init__(self) -> None:
         if not self.stages:

@@ -89,7 +89,7 @@ class SceneSource:
         kind = np.where(present[:, self.plate], rng.integers(3, size=count), rng.choice([0, 2], size=count))
         side = rng.choice(["left", "right"], size=count)
         instruction = np.array(
-            [self._words(k, self.things[o], s) for k, o, s in zip(kind, named, side, strict=True)], object
+            [self._words(k, self.things[o], s) for k, o, s in zip(kind.tolist(), named, side, strict=True)], object
         )
         return Examples(
             images=pool.images[index],

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from molmoact2.inference import MolmoAct2Policy, save_policy
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.training.checkpoint import latest_checkpoint, load_checkpoint, read_progress, save_checkpoint
 from molmoact2.training.config import StageConfig, TrainConfig
@@ -26,6 +27,8 @@ from molmoact2.training.pointing import PointingHeads, pointing_losses
 from molmoact2.training.step import batch_losses, descend, encode, read_out
 
 MEASURED_SCENES = 256
+SNAPSHOTS = "snapshots"
+"""Folder of a run in which the policy is kept as it was along the way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ class Trainer:
         load_checkpoint(checkpoint, self.modules, self.optimizer, self.average)
 
     def run(self, until: int | None = None) -> None:
-        """Train to the end, or to global step `until`; leaves the averaged weights to `averaged_model`."""
+        """Train to the end, or to global step `until`; what was learned is then in `export`."""
         last = self.config.num_steps if until is None else min(until, self.config.num_steps)
         with RunLog(self.folder, step=self.step, num_steps=self.config.num_steps) as log:
             since, seen = time.perf_counter(), 0
@@ -98,6 +101,8 @@ class Trainer:
                     since, seen = time.perf_counter(), 0
                 if self.step % self.config.measure_every == 0 or self.step == self.config.num_steps:
                     log.write(self.step, stage.name, self.measure())
+                if self.step % self.config.snapshot_every == 0 and stage.frames_per_step:
+                    self.export(self.folder / SNAPSHOTS / f"step-{self.step:07d}")
                 if self.step % self.config.checkpoint_every == 0 or self.step == last:
                     self.save()
 
@@ -158,11 +163,11 @@ class Trainer:
         progress = {"step": self.step, "config": _as_json(self.config)}
         save_checkpoint(self.folder / "checkpoints", self.modules, self.optimizer, self.average, progress)
 
-    def averaged_model(self) -> MolmoAct2:
-        """The network with averaged weights, as it is exported; the run's own weights are not changed."""
+    def export(self, folder: Path) -> None:
+        """Write the averaged weights as an ordinary checkpoint; the pointing heads stay behind."""
         model = MolmoAct2(self.model.config)
         model.load_state_dict(self.average.average, strict=False)
-        return model.eval()
+        save_policy(MolmoAct2Policy(model=model.eval(), processor=self.encoder.processor), folder)
 
 
 def compile_towers(model: MolmoAct2) -> None:
