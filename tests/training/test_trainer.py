@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_run import small_config, small_trainer
 
 from molmoact2.inference import load_policy
 from molmoact2.training.checkpoint import latest_checkpoint
 from molmoact2.types import Observation
-from small_run import small_config, small_trainer
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
