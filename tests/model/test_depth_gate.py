@@ -4,6 +4,7 @@ import pytest
 import torch
 from small_networks import GRID, prompts, small_config
 
+from molmoact2.model.config import ConfigError
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.testing import random_model
 
@@ -84,3 +85,10 @@ def test_an_action_that_is_still_being_said_is_hidden_too():
     ids = torch.tensor([[50, 11, 14, 12, 51, 11, 14, 14]])
     visible = model.visible_to_expert(ids, torch.ones_like(ids, dtype=torch.bool))
     assert visible[0].int().tolist() == [1, 0, 0, 0, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["eos_token_id", "action_start_token_id", "action_end_token_id"])
+def test_what_is_hidden_must_be_known(name: str):
+    with pytest.raises(ConfigError, match=f"lacks {name}, which the expert must not see"):
+        MolmoAct2(small_config(**{name: None}))
+    MolmoAct2(small_config(**{name: None}, action_mode="continuous"))

@@ -6,6 +6,7 @@ default to absent.
 """
 
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -334,9 +335,9 @@ def _typed(hint: Any, value: Any, path: str) -> Any:
         return value
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_typed(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value))
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
-    if isinstance(hint, type) and type(value) is hint:
+    if hint is not float and type(value) is hint:
         return value
     wanted = f"one of {list(arguments)}" if origin is Literal else _describe(hint)
     raise ConfigError(f"config.json: {path} must be {wanted}, got {value!r} ({type(value).__name__}).")

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from molmoact2.model import flow
 from molmoact2.model.action_expert import ActionExpert, ExpertContext, Modulation
 from molmoact2.model.attention import KeyValueCache, LayerKeyValues, prompt_mask
-from molmoact2.model.config import ModelConfig
+from molmoact2.model.config import ConfigError, ModelConfig
 from molmoact2.model.connector import Connector
 from molmoact2.model.inputs import ModelInputs
 from molmoact2.model.layers import Linear
 from molmoact2.model.text import Remember, TextDecoder
 from molmoact2.model.vision import VisionTransformer
+
+HIDDEN_FROM_EXPERT = ("eos_token_id", "action_start_token_id", "action_end_token_id")
+"""What marks the tokens that the expert of a `both` checkpoint does not see."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,9 @@ class MolmoAct2(nn.Module):
         super().__init__()
         self.config = config
         text, expert = config.text_config, config.action_expert_config
+        unknown = [name for name in HIDDEN_FROM_EXPERT if vars(config)[name] is None]
+        if unknown and expert is not None and config.action_mode == "both":
+            raise ConfigError(f"config.json lacks {', '.join(unknown)}, which the expert must not see in mode 'both'.")
         context_width = text.num_key_value_heads * text.head_dim
         layers = config.vit_layer_indices
         self.vision = VisionTransformer(config.vit_config, layers)

@@ -159,9 +159,9 @@ def _shard_names(index: Path) -> dict[str, set[str]]:
         shards: dict[str, set[str]] = {}
         for name, shard in weight_map.items():
             shards.setdefault(shard, set()).add(name)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not a safetensors index: {error!r}.") from error
-    if unsafe := [shard for shard in shards if Path(shard).name != shard]:
+    if unsafe := [shard for shard in shards if Path(str(shard)).name != shard]:
         raise CheckpointError(f"{index} names files outside its folder: {unsafe[:3]}.")
     return shards
 
@@ -181,18 +181,22 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             entries = json.loads(file.read(length))
         tensors = {name: _stored(path, entry, 8 + length, size) for name, entry in entries.items()
                    if name != "__metadata__"}  # fmt: skip
-    except (struct.error, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (struct.error, json.JSONDecodeError, UnicodeDecodeError, RecursionError, AttributeError) as error:
         raise CheckpointError(f"{path} is not a safetensors file, or is truncated: {error!r}.") from error
     return tensors
 
 
-def _stored(path: Path, entry: Mapping, data_start: int, file_size: int) -> StoredTensor:
-    start, stop = entry["data_offsets"]
-    if entry["dtype"] not in DTYPES:
-        raise CheckpointError(f"{path} holds a tensor of dtype {entry['dtype']}; allowed: {', '.join(DTYPES)}.")
-    stored = StoredTensor(
-        path=path, dtype=DTYPES[entry["dtype"]], shape=tuple(entry["shape"]), offset=data_start + start
-    )
+def _stored(path: Path, entry: object, data_start: int, file_size: int) -> StoredTensor:
+    match entry:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(start), int(stop)]} if all(
+            type(size) is int and size >= 0 for size in shape
+        ):
+            pass
+        case _:
+            raise CheckpointError(f"{path} is not a safetensors file: {entry!r} describes no tensor.")
+    if dtype not in DTYPES:
+        raise CheckpointError(f"{path} holds a tensor of dtype {dtype}; allowed: {', '.join(DTYPES)}.")
+    stored = StoredTensor(path=path, dtype=DTYPES[dtype], shape=tuple(shape), offset=data_start + start)
     if not 0 <= start <= stop or stop - start != stored.num_elements * stored.dtype.itemsize:
         raise CheckpointError(f"{path}: a tensor of shape {list(stored.shape)} claims {stop - start} bytes.")
     if data_start + stop > file_size:
@@ -203,7 +207,7 @@ def _stored(path: Path, entry: Mapping, data_start: int, file_size: int) -> Stor
 def load_model(
     directory: Path, config: ModelConfig, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> MolmoAct2:
-    """The network of `config` with the checkpoint's weights, each converted to `dtype` as it is read.
+    """The network of `config` with the checkpoint's weights, each converted to `dtype` as it is read; for use as it is.
 
     Raises:
         CheckpointError: tensors are missing, unexpected or misshapen; all of them are named before any is read.
@@ -214,14 +218,14 @@ def load_model(
     wanted = {released: ours for ours, released in released_names(model).items()}
     _check_names(directory, stored, wanted, model)
     parameters = {
-        ours: torch.nn.Parameter(_read(stored[name], torch.device(device), dtype), requires_grad=False)
+        ours: torch.nn.Parameter(_read(stored[name], torch.device(device), dtype))
         for name, ours in wanted.items()
         if name in stored
     }
     model.load_state_dict(parameters, strict=False, assign=True)
     if config.text_config.tie_word_embeddings:
         model.lm_head.weight = model.text.embedding
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 def released_names(model: MolmoAct2) -> dict[str, str]:
