@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_networks import small_config
 
+from molmoact2.model.action_expert import ActionSteps
 from molmoact2.model.initialize import EMBEDDING_STD, initialize, ordinal_embedding, sincos_positions
 from molmoact2.model.molmoact2 import MolmoAct2
 
@@ -98,9 +99,9 @@ def test_the_expert_starts_as_the_identity():
     assert not modulation.final.any()
     x = torch.randn(1, 1, 6, 32)
     context = expert.context([(torch.randn(1, 2, 3, 8), torch.randn(1, 2, 3, 8))] * 2, torch.ones(1, 3).bool())
-    mask = torch.ones(1, 1, 6, 6, dtype=torch.bool)
+    steps = ActionSteps(angles=None, mask=None)
     for block, layer in zip(expert.blocks, context.layers, strict=True):
-        assert torch.equal(block(x, modulation.blocks[0, :, :1, None], mask, layer, context.mask), x)
+        assert torch.equal(block(x, modulation.blocks[0, :, :1, None], steps, layer, context.mask), x)
     x_t = torch.randn(1, 2, 6, 5)
     assert not expert.velocity(x_t, expert.modulation(torch.rand(1, 2), torch.float32), context).any()
 

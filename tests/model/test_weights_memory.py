@@ -1,7 +1,7 @@
 """Loading takes the memory of the weights in their new dtype and little more, however large the file.
 
-A process of its own loads 400 MB of float32 into 200 MB of bfloat16 and reports its peak. The file is sparse: zeros take
-no room on the disk, but have to be read like any others.
+A process of its own loads 400 MB of float32 into 200 MB of bfloat16 and reports its peak. The file is sparse: its zeros
+take no room on the disk, but have to be read like any others.
 """
 
 import json

@@ -42,6 +42,16 @@ class Modulation:
     """Shift and scale before the last projection."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ActionSteps:
+    """How the steps of a chunk see one another, in every block the same."""
+
+    angles: tuple[Float[Tensor, "h r"], Float[Tensor, "h r"]] | None
+    """Of their positions; None for an expert that does not rotate."""
+    mask: Bool[Tensor, "#c 1 h h"] | None
+    """True where a step (row) sees another (column), for each of c = b · k samples; None if all see all."""
+
+
 class TimeEmbedding(nn.Module):
     """Sinusoids of the flow time, then two layers."""
 
@@ -67,17 +77,17 @@ class ActionSelfAttention(nn.Module):
         self.out = Linear(config.hidden_size, config.hidden_size)
         self.config = config
 
-    def forward(self, x: Float[Tensor, "b k h d"], mask: Bool[Tensor, "#b 1 #h h"]) -> Float[Tensor, "b k h d"]:
+    def forward(self, x: Float[Tensor, "b k h d"], steps: ActionSteps) -> Float[Tensor, "b k h d"]:
         """Each of the k samples attends to itself only."""
         config, num_samples = self.config, x.shape[1]
-        query, key, value = rearrange(self.qkv(x), "b k h (t n e) -> t (b k) n h e", t=3, n=config.num_heads)
+        heads = rearrange(self.qkv(x), "b k h (t n e) -> t (b k) n h e", t=3, n=config.num_heads)
+        query_key, value = heads[:2], heads[2]
         if config.qk_norm:
-            query, key = rms_normalize(query, config.qk_norm_eps), rms_normalize(key, config.qk_norm_eps)
-        if config.rope:
-            angles = rotary_angles(torch.arange(x.shape[2], device=x.device), config.head_dim, ROPE_THETA)
-            query, key = rotate(query, angles), rotate(key, angles)
-        mask = mask.repeat_interleave(num_samples, dim=0) if mask.shape[0] > 1 else mask
-        return self.out(rearrange(attend(query, key, value, mask), "(b k) n h e -> b k h (n e)", k=num_samples))
+            query_key = rms_normalize(query_key, config.qk_norm_eps)
+        if steps.angles is not None:
+            query_key = rotate(query_key, steps.angles)
+        mixed = attend(query_key[0], query_key[1], value, steps.mask)
+        return self.out(rearrange(mixed, "(b k) n h e -> b k h (n e)", k=num_samples))
 
 
 class PromptCrossAttention(nn.Module):
@@ -114,13 +124,13 @@ class ExpertBlock(nn.Module):
         self,
         x: Float[Tensor, "b k h d"],
         modulation: Float[Tensor, "9 #b #k 1 d"],
-        step_mask: Bool[Tensor, "#b 1 #h h"],
+        steps: ActionSteps,
         context: LayerKeyValues,
         context_mask: Bool[Tensor, "b 1 1 s"],
     ) -> Float[Tensor, "b k h d"]:
         """Apply the block."""
         shift, scale, gate, cross_shift, cross_scale, cross_gate, mlp_shift, mlp_scale, mlp_gate = modulation
-        x = x + gate * self.self_attention(modulate(x, shift, scale), step_mask)
+        x = x + gate * self.self_attention(modulate(x, shift, scale), steps)
         x = x + cross_gate * self.cross_attention(modulate(x, cross_shift, cross_scale), context, context_mask)
         return x + mlp_gate * self.mlp(modulate(x, mlp_shift, mlp_scale))
 
@@ -174,17 +184,23 @@ class ActionExpert(nn.Module):
     ) -> Float[Tensor, "b k h a"]:
         """Velocity at `x_t`, k samples per prompt. Steps that are not valid are unseen, and zero in the result."""
         x = self.action_embedding(x_t.to(modulation.blocks.dtype))
-        num_steps = x.shape[2]
-        mask = torch.ones(1, 1, num_steps, num_steps, dtype=torch.bool, device=x.device)
-        if self.config.causal_attn:
-            mask = mask.tril()
-        if valid_steps is not None:
-            itself = torch.eye(num_steps, dtype=torch.bool, device=x.device)
-            mask = mask & valid_steps[:, None, None, :] | itself
+        steps = self._steps(x, valid_steps)
         for block, block_modulation, layer in zip(self.blocks, modulation.blocks, context.layers, strict=True):
-            x = block(x, block_modulation, mask, layer, context.mask)
+            x = block(x, block_modulation, steps, layer, context.mask)
         velocity = self.velocity_out(modulate(x, *modulation.final))
         return velocity if valid_steps is None else velocity * valid_steps[:, None, :, None]
+
+    def _steps(self, x: Float[Tensor, "b k h d"], valid: Bool[Tensor, "b h"] | None) -> ActionSteps:
+        config, positions = self.config, torch.arange(x.shape[2], device=x.device)
+        angles = rotary_angles(positions, config.head_dim, ROPE_THETA) if config.rope else None
+        mask = None
+        if config.causal_attn:
+            mask = (positions <= positions[:, None])[None, None]
+        if valid is not None:
+            # Padding sees itself, so that its softmax is finite.
+            seen = (valid[:, None, None, :] | (positions == positions[:, None])).repeat_interleave(x.shape[1], dim=0)
+            mask = seen if mask is None else seen & mask
+        return ActionSteps(angles=angles, mask=mask)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

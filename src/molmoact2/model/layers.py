@@ -79,8 +79,8 @@ def rotary_angles(
 
 
 def rotate(
-    x: Float[Tensor, "b n s d"], angles: tuple[Float[Tensor, "*b s r"], Float[Tensor, "*b s r"]]
-) -> Float[Tensor, "b n s d"]:
+    x: Float[Tensor, "*a n s d"], angles: tuple[Float[Tensor, "*b s r"], Float[Tensor, "*b s r"]]
+) -> Float[Tensor, "*a n s d"]:
     """Rotate the first half of each head against its second half (not interleaved), in float32."""
     cos, sin = (part.unsqueeze(-3) for part in angles)
     first, second = x.float().chunk(2, dim=-1)
