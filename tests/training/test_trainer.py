@@ -67,7 +67,7 @@ def test_the_export_is_an_ordinary_checkpoint_that_acts(tmp_path):
     observation = Observation(
         images={"front": image, "wrist": image}, state=np.zeros(6), instruction="pick up the red cube"
     )
-    assert policy.act(observation, seed=0).actions.shape == (8, 6)
+    assert policy.act(observation, seed=0).actions.shape == (12, 6)
     for name, parameter in policy.model.named_parameters():
         assert torch.equal(parameter, trainer.average.average[name]), name
 

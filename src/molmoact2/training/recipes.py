@@ -57,7 +57,7 @@ RECIPES = {
         num_episodes=700,
         perturbed_fraction=0.7,
         num_scenes=12_000,
-        train=nano_stages(reason_steps=1_500, act_steps=2_500),
+        train=nano_stages(reason_steps=1_500, act_steps=2_000),
     ),
 }
 
