@@ -1,0 +1,16 @@
+"""Every table, one after the other: `make bench`."""
+
+from benchmarks import dataset_frames, image_preprocessing, policy_latency, rendering
+from benchmarks.measuring import Settings, measure
+
+BENCHMARKS = (policy_latency, image_preprocessing, dataset_frames, rendering)
+
+
+def every_benchmark(settings: Settings) -> None:
+    """Run all of them with the same settings."""
+    for module in BENCHMARKS:
+        module.benchmark(settings)
+
+
+if __name__ == "__main__":
+    measure(every_benchmark, __doc__)

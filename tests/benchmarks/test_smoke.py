@@ -1,0 +1,17 @@
+"""The benchmarks run, all of them by the one command that `make bench` gives; what they find out is not tested."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TABLES = ("stages", "matrix products", "computed once", "Images to patches", "Frames of a dataset", "The simulated arm")
+
+
+def test_every_table_is_printed():
+    command = [sys.executable, "-m", "benchmarks", "--smoke", "--threads", "1"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "1 threads" in result.stdout.splitlines()[0]
+    for table in TABLES:
+        assert table in result.stdout
