@@ -33,7 +33,7 @@ class MolmoAct2Policy:
     """Reads spoken actions; without it there is no discrete mode."""
     revision: str | None = None
     """Commit of the hub repository it came from; None for a directory."""
-    modulations: dict[int, Modulation] = field(default_factory=dict, repr=False)
+    modulations: dict[int, Modulation] = field(default_factory=dict, init=False, repr=False)
     """Number of flow steps -> what their times decide: computed at first use, kept as the weights do not change."""
 
     @property
