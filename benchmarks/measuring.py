@@ -67,8 +67,8 @@ def in_turns(alternatives: Mapping[str, Callable[[], object]], settings: Setting
 
 
 def milliseconds(seconds: float) -> str:
-    """Three digits, in milliseconds."""
-    return f"{1000 * seconds:.3g}" if seconds < 1 else f"{1000 * seconds:.0f}"
+    """In milliseconds, with three digits."""
+    return f"{1000 * seconds:.3g}" if seconds < 0.0995 else f"{1000 * seconds:.0f}"
 
 
 def ratio(slow: float, fast: float) -> str:
