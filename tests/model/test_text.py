@@ -98,6 +98,6 @@ def test_padding_takes_no_position():
     }
     padded = type(inputs)(**shifted, crops=inputs.crops, pooling=inputs.pooling)
     none = torch.zeros(0, 32)
-    torch.testing.assert_close(
-        model.read(padded, none).hidden[:, 2:], model.read(inputs, none).hidden, rtol=1e-5, atol=1e-5
-    )
+    expected, found = model.read(inputs, none), model.read(padded, none)
+    torch.testing.assert_close(found.hidden[:, 2:], expected.hidden, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.layers[1][0][:, :, 2:], expected.layers[1][0], rtol=1e-5, atol=1e-5)
