@@ -200,3 +200,14 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match=r"lacks processor_config\.json|no action tokenizer|'scale'"):
         load_policy(TINY, action_tokenizer=GOLDEN / "tiny")
     assert load_policy(TINY, dtype=torch.bfloat16).model.dtype == torch.bfloat16
+
+
+def test_ids_that_the_config_does_not_say_come_from_the_tokenizer(tmp_path, golden):
+    complete = load_policy(golden / "tiny-think")
+    shutil.copytree(golden / "tiny-think", tmp_path / "terse")
+    path = tmp_path / "terse" / "config.json"
+    path.chmod(0o644)
+    document = json.loads(path.read_text())
+    said = [name for name in document if name.endswith(("_token_id", "_start_id")) and document[name] is not None]
+    path.write_text(json.dumps({name: value for name, value in document.items() if name not in said}))
+    assert load_policy(tmp_path / "terse").config == complete.config

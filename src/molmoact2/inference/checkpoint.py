@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,12 +15,13 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from molmoact2.inference.policy import MolmoAct2Policy
-from molmoact2.model.config import read_config
+from molmoact2.model.config import ModelConfig, read_config
 from molmoact2.model.weights import load_model, save_model
 from molmoact2.processing import Processor
 from molmoact2.registry import unknown
 from molmoact2.tokens import ActionTokenizer
 from molmoact2.tokens.reading import parse_json, require
+from molmoact2.tokens.vocabulary import Vocabulary, ids_by_field
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ACTION_TOKENIZER = "action_tokenizer"
@@ -49,9 +51,16 @@ def load_policy(
     require((directory / "config.json").is_file(), f"{directory} has no config.json, so it is no checkpoint.")
     config = read_config(parse_json((directory / "config.json").read_bytes(), "config.json"))
     processor = Processor.load(directory)
+    config = with_token_ids(config, processor.vocabulary)
     tokenizer = resolve_action_tokenizer(action_tokenizer, directory)
     model = load_model(directory, config, device=device, dtype=compute_dtype)
     return MolmoAct2Policy(model=model, processor=processor, action_tokenizer=tokenizer, revision=commit)
+
+
+def with_token_ids(config: ModelConfig, vocabulary: Vocabulary) -> ModelConfig:
+    """The config with the ids that it does not say, from the tokenizer; those that it says were checked against it."""
+    ids = ids_by_field(vocabulary.tokenizer)
+    return replace(config, **{field: token for field, token in ids.items() if vars(config)[field] is None})
 
 
 def save_policy(policy: MolmoAct2Policy, directory: str | Path) -> None:

@@ -146,6 +146,28 @@ def read_tokenizer(text: str | bytes, file: str) -> Tokenizer:
     return Tokenizer.from_str(text if isinstance(text, str) else text.decode())
 
 
+def ids_by_field(tokenizer: Tokenizer) -> dict[str, int | None]:
+    """The id fields of a config, resolved by token string; None for families that the tokenizer lacks."""
+    strings = {
+        "bos_token_id": "<|im_end|>",
+        "eos_token_id": "<|im_end|>",
+        "pad_token_id": "<|endoftext|>",
+        "image_start_token_id": "<im_start>",
+        "image_end_token_id": "<im_end>",
+        "image_patch_id": "<im_patch>",
+        "image_col_id": "<im_col>",
+        "low_res_image_start_token_id": "<low_res_im_start>",
+        "image_low_res_id": "<im_low>",
+        "frame_start_token_id": "<frame_start>",
+        "frame_end_token_id": "<frame_end>",
+    }
+    for family in ("state", "action", "depth"):
+        strings |= {f"{family}_{end}_token_id": f"<{family}_{end}>" for end in ("start", "end")}
+        strings[f"{family}_token_start_id"] = f"<{family}_0>"
+    strings |= {f"{family}_output_token_id": f"<{family}_output>" for family in ("action", "depth")}
+    return {field: tokenizer.token_to_id(token) for field, token in strings.items()}
+
+
 class Resolver:
     """Looks tokens up by string and holds them against the config."""
 

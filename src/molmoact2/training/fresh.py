@@ -15,6 +15,7 @@ from molmoact2.model.config import ModelConfig, config_as_json
 from molmoact2.model.initialize import initialize
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.processing.processor import Processor
+from molmoact2.tokens.vocabulary import ids_by_field
 
 CHAT_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 IMAGE_TOKENS = (
@@ -59,29 +60,7 @@ def add_robot_tokens(tokenizer: Tokenizer, config: ModelConfig) -> ModelConfig:
     vocab_size = tokenizer.get_vocab_size()
     tokenizer.add_special_tokens(list(IMAGE_TOKENS))
     text = replace(config.text_config, vocab_size=vocab_size, additional_vocab_size=len(IMAGE_TOKENS))
-    return replace(config, text_config=text, **token_ids(tokenizer))
-
-
-def token_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
-    """The id fields of a config, resolved by token string; None for families that the tokenizer lacks."""
-    strings = {
-        "bos_token_id": "<|im_end|>",
-        "eos_token_id": "<|im_end|>",
-        "pad_token_id": "<|endoftext|>",
-        "image_start_token_id": "<im_start>",
-        "image_end_token_id": "<im_end>",
-        "image_patch_id": "<im_patch>",
-        "image_col_id": "<im_col>",
-        "low_res_image_start_token_id": "<low_res_im_start>",
-        "image_low_res_id": "<im_low>",
-        "frame_start_token_id": "<frame_start>",
-        "frame_end_token_id": "<frame_end>",
-    }
-    for family in ("state", "action", "depth"):
-        strings |= {f"{family}_{end}_token_id": f"<{family}_{end}>" for end in ("start", "end")}
-        strings[f"{family}_token_start_id"] = f"<{family}_0>"
-    strings |= {f"{family}_output_token_id": f"<{family}_output>" for family in ("action", "depth")}
-    return {field: tokenizer.token_to_id(token) for field, token in strings.items()}
+    return replace(config, text_config=text, **ids_by_field(tokenizer))
 
 
 def tag_entry(
