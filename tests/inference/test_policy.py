@@ -288,3 +288,14 @@ def test_observation_of_float_images_is_the_same_question():
     np.testing.assert_array_equal(
         policy("tiny").act(floating, ARM, seed=0).actions, policy("tiny").act(TINY, ARM, seed=0).actions
     )
+
+
+def test_noise_is_drawn_at_the_scale_of_the_checkpoint_and_taken_as_given():
+    tiny = policy("tiny")
+    quiet = load_policy(GOLDEN / "tiny")
+    quiet.model.config = replace(quiet.config, flow_matching_noise_scale=0.5)
+    noise = torch.randn(6, 8, generator=torch.Generator().manual_seed(3)).numpy()
+    drawn = quiet.act(TINY, ARM, seed=3).actions
+    np.testing.assert_array_equal(drawn, tiny.act(TINY, ARM, noise=0.5 * noise).actions)
+    given = quiet.act(TINY, ARM, noise=noise).actions
+    np.testing.assert_array_equal(given, tiny.act(TINY, ARM, noise=noise).actions)

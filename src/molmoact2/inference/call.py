@@ -45,8 +45,9 @@ class Call:
         """The noise of `count` observations; nothing is drawn when the action is spoken."""
         if self.request.mode == "discrete":
             return torch.empty(count, 0, 0)
-        shape = (count, self.stats.action_horizon, self.model.config.max_action_dim)
-        return self.request.initial_noise(shape, is_list=is_list)
+        config = self.model.config
+        shape = (count, self.stats.action_horizon, config.max_action_dim)
+        return self.request.initial_noise(shape, scale=config.flow_matching_noise_scale, is_list=is_list)
 
     def answer(self, observations: Sequence[Observation], *, is_list: bool) -> list[ActionChunk]:
         """A chunk for every observation: all at once where nothing is said, else one after the other."""

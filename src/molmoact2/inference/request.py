@@ -68,16 +68,16 @@ class Request:
         )
         return list(sessions)
 
-    def initial_noise(self, shape: tuple[int, int, int], *, is_list: bool) -> Float[Tensor, "b h a"]:
+    def initial_noise(self, shape: tuple[int, int, int], *, scale: float, is_list: bool) -> Float[Tensor, "b h a"]:
         """The noise that the flow begins with, float32 on the CPU, of `shape` = (observations, horizon, width).
 
-        A session draws on its own generator; without one, all observations draw on one of `seed`.
+        Drawn with standard deviation `scale`; what the caller gives is taken as it is. A session draws on its own generator; without one, all observations draw on one of `seed`.
         """
         if self.noise is not None:
             return given_noise(self.noise, shape if is_list else shape[1:]).reshape(shape)
         fresh = Session(self.seed)
         drawn_on = [fresh if self.seed is not None else session or fresh for session in self.sessions(shape[0])]
-        return torch.stack([torch.randn(shape[1:], generator=session.generator) for session in drawn_on])
+        return scale * torch.stack([torch.randn(shape[1:], generator=session.generator) for session in drawn_on])
 
 
 def given_noise(noise: ArrayLike, shape: tuple[int, ...]) -> Float[Tensor, "*shape"]:

@@ -102,6 +102,7 @@ def nano_config() -> ModelConfig:
         max_action_dim=8,
         max_action_horizon=SO101_TABLETOP.action_horizon,
         flow_matching_num_steps=8,
+        flow_matching_noise_scale=0.5,
         num_state_tokens=256,
         num_action_tokens=256,
         add_setup_tokens=True,
