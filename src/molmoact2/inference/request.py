@@ -71,7 +71,8 @@ class Request:
     def initial_noise(self, shape: tuple[int, int, int], *, scale: float, is_list: bool) -> Float[Tensor, "b h a"]:
         """The noise that the flow begins with, float32 on the CPU, of `shape` = (observations, horizon, width).
 
-        Drawn with standard deviation `scale`; what the caller gives is taken as it is. A session draws on its own generator; without one, all observations draw on one of `seed`.
+        Drawn with standard deviation `scale`; what the caller gives is taken as it is. A session draws on its own
+        generator; without one, all observations draw on one of `seed`.
         """
         if self.noise is not None:
             return given_noise(self.noise, shape if is_list else shape[1:]).reshape(shape)
