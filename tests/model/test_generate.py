@@ -5,7 +5,6 @@ import torch
 from slow_twins import decode_reading_anew, with_more
 from small_networks import GRID, prompts, single, small_config
 
-from molmoact2.model import generate
 from molmoact2.model.attention import KeyValueCache
 from molmoact2.model.generate import DecodingError, decode_restricted, decode_until, feed
 from molmoact2.model.inputs import ModelInputs
@@ -91,7 +90,3 @@ def test_speech_without_an_end_is_an_error_that_names_it(model: MolmoAct2, input
         decode_until(model, cache, logits.index_fill(0, torch.tensor([95]), -99.0), stop_id=95, max_tokens=5,
                      what="depth map")  # fmt: skip
     assert isinstance(caught.value, ValueError)
-
-
-def test_tokens_become_a_batch_of_one(model: MolmoAct2):
-    assert generate.token_tensor(model, [3, 4]).tolist() == [[3, 4]]

@@ -1,7 +1,7 @@
 """Greedy decoding with a cache, free or restricted to a set of tokens."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from molmoact2.model.attention import KeyValueCache
@@ -50,8 +50,3 @@ def decode_until(
         f"The checkpoint decoded {max_tokens} tokens without ending its {what} (token id {stop_id}); "
         f"the last ones were {chosen[-5:]}. It was probably not trained for this mode."
     )
-
-
-def token_tensor(model: MolmoAct2, token_ids: list[int]) -> Int[Tensor, "1 s"]:
-    """Ids as a batch of one on the model's device."""
-    return torch.tensor([token_ids], device=model.device)

@@ -285,15 +285,20 @@ def save_model(model: MolmoAct2, directory: Path) -> None:
     tensors[RECOMPUTED] = 1.0 / text.rope_theta**exponents
     shards = list(_shards(tensors))
     if len(shards) == 1:
-        save_file(shards[0], directory / SINGLE_FILE, metadata={"format": "pt"})
+        _write(shards[0], directory / SINGLE_FILE)
         return
     weight_map = {}
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, directory / name, metadata={"format": "pt"})
+        _write(shard, directory / name)
         weight_map |= dict.fromkeys(shard, name)
     index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
     (directory / INDEX_FILE).write_text(json.dumps(index, indent=1), encoding="utf-8")
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors leaves it to its owner alone; a checkpoint is shared like the files beside it
 
 
 def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
