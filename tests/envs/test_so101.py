@@ -72,7 +72,7 @@ def test_observations_are_what_the_embodiment_says(so101: So101Env) -> None:
     observation = so101.observe()
     assert tuple(observation.images) == SO101_TABLETOP.cameras
     for image in observation.images.values():
-        assert image.shape == (112, 112, 3)
+        assert image.shape == (128, 128, 3)
         assert image.dtype == np.uint8
         assert image.flags.c_contiguous
     assert observation.state.shape == (len(SO101_TABLETOP.state_names),)

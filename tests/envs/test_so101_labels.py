@@ -52,13 +52,13 @@ def test_every_object_is_named_once_and_placed_truly(so101: So101Env) -> None:
 
 
 def test_pixels_scale_with_the_image(so101: So101Env) -> None:
-    large = So101Env(image_size=(224, 448), cameras=("front",))
+    large = So101Env(image_size=(256, 512), cameras=("front",))
     so101.reset(seed=1, task="pick")
     large.reset(seed=1, task="pick")
     for small_point, large_point in zip(so101.scene_points(), large.scene_points(), strict=True):
         small, big = small_point.pixels["front"], large_point.pixels["front"]
         assert big.v == pytest.approx(2 * small.v)
-        assert big.u - 224 == pytest.approx(2 * (small.u - 56))
+        assert big.u - 256 == pytest.approx(2 * (small.u - 64))
         assert set(large_point.pixels) == {"front"}
     large.close()
 

@@ -42,7 +42,7 @@ def test_the_seed_of_an_episode_is_the_seed_of_its_noise(checkpoint):
 
 def test_a_checkpoint_shows_its_whole_plan_and_executes_its_own_number(checkpoint):
     source = PolicyChoice(name=str(checkpoint), environment="so101").open(Tabletop())
-    assert source.num_action_steps == 8
+    assert source.num_action_steps == 12
     assert source.start(0).act(fake_observation()).actions.shape == (16, 6)
     fewer = PolicyChoice(name=str(checkpoint), environment="so101", num_action_steps=2).open(Tabletop())
     assert fewer.num_action_steps == 2

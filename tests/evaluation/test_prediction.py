@@ -83,7 +83,7 @@ def test_names_and_units_come_with_the_checkpoint(folder):
     space = action_space(load_policy(folder / "tiny").processor.tag("so101_tabletop"))
     assert space.names[-1] == "gripper"
     assert space.units[-1] == "percent"
-    assert (space.control_hz, space.num_action_steps) == (15.0, 8)
+    assert (space.control_hz, space.num_action_steps) == (15.0, 12)
 
 
 def test_it_predicts_from_pictures(folder, capsys):
@@ -95,7 +95,7 @@ def test_it_predicts_from_pictures(folder, capsys):
     ).run()
     printed = capsys.readouterr().out
     assert "pick up the red cube" in printed
-    assert "The first 8 of 16 are executed" in " ".join(printed.split())
+    assert "The first 12 of 16 are executed" in " ".join(printed.split())
 
 
 def test_it_predicts_from_a_dataset_and_draws(folder, tmp_path):
