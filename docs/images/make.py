@@ -30,7 +30,10 @@ def side_by_side(films: list[list[Image.Image]], path: Path) -> None:
     """All films at once; one that ends early stands still."""
     length = max(map(len, films)) + FRAMES_PER_SECOND
     rows = [np.hstack([np.asarray(f[min(i, len(f) - 1)]) for f in films]) for i in range(length)]
-    frames = [Image.fromarray(row).quantize(192, method=Image.Quantize.MAXCOVERAGE) for row in rows]
+    # One palette for all frames, or the background flickers.
+    samples = Image.fromarray(np.vstack(rows[:: max(1, length // 6)]))
+    palette = samples.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    frames = [Image.fromarray(row).quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for row in rows]
     duration_ms = 1000 // FRAMES_PER_SECOND
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=duration_ms, loop=0, optimize=True)
 
