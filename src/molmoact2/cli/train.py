@@ -27,13 +27,13 @@ class Train:
     output: Path | None = None
     """Folder of the run; runs/RECIPE by default."""
     quick: bool = False
-    """The small version: pick-up only, under half an hour on two cores."""
+    """The small version: pick-up only, 26 minutes on two cores with --compile."""
     seed: int = 0
     """Of the weights and of what each step draws."""
     workers: int = 2
     """Processes that record and render."""
     compile: bool = False
-    """Compile the network: two minutes at the start, then nearly twice as fast. Needs a C++ compiler."""
+    """Compile the network: a minute or more at the start, then 1.6 times as fast. Needs a C++ compiler."""
     episodes: int = 0
     """Episodes per task to measure every snapshot with when training is done, for the learning curve; 0 for none."""
     until: int | None = None

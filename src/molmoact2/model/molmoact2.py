@@ -75,9 +75,7 @@ class MolmoAct2(nn.Module):
     def embed(self, inputs: ModelInputs, image_features: Float[Tensor, "i d"]) -> Float[Tensor, "b s d"]:
         """Token embeddings, with the image features added to the `<im_patch>` tokens in order.
 
-        Raises:
-            ValueError: there are no image features although there are image tokens to pool; counts are the
-            processor's promise and are not read back from the device.
+        That there are as many features as tokens is the processor's promise; it is not read back from the device.
         """
         x = self.text.embed(inputs.token_ids).to(image_features.dtype)
         if image_features.shape[0] == 0:
