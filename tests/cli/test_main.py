@@ -109,3 +109,32 @@ def test_help_is_instant():
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     assert time.perf_counter() - start < 1.0, "0.1 s on an idle machine; something heavy is imported"
+
+
+@pytest.fixture
+def subject(monkeypatch: pytest.MonkeyPatch):
+    """Two commands that share a first word."""
+    table = {f"say {name}": entry for name, entry in cli.COMMANDS.items()}
+    monkeypatch.setattr(cli, "COMMANDS", {**cli.COMMANDS, **table})
+
+
+@pytest.mark.usefixtures("subject")
+def test_a_command_of_two_words_runs(capsys: pytest.CaptureFixture[str]):
+    cli.main(["say", "echo", "hello"])
+    assert capsys.readouterr().out == "hello\n"
+
+
+@pytest.mark.usefixtures("subject")
+@pytest.mark.parametrize("arguments", [["say"], ["say", "--help"]])
+def test_a_subject_alone_lists_its_commands(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    cli.main(arguments)
+    listed = capsys.readouterr().out
+    assert "say echo" in listed
+    assert "  echo" not in listed
+
+
+@pytest.mark.usefixtures("subject")
+def test_a_misspelt_second_word_is_answered_with_the_right_one(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        cli.main(["say", "ecko"])
+    assert "Did you mean 'say echo'?" in capsys.readouterr().err

@@ -1,13 +1,14 @@
 """The `molmoact2` command: find the subcommand by name, read its flags, run it.
 
-A subcommand is a frozen dataclass in `cli/<name>.py`: its fields are the flags, its `run` does the work. Only the
-module of the subcommand that was asked for is imported, so help and mistakes are answered at once.
+A subcommand is a frozen dataclass in `cli/<name>.py`: its fields are the flags, its `run` does the work. Subcommands on
+one subject share a first word and a folder, such as "data check" in `cli/data/check.py`. Only the module of the subcommand
+that was asked for is imported, so help and mistakes are answered at once.
 """
 
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from molmoact2.registry import unknown
@@ -18,6 +19,17 @@ COMMANDS = {
     "record": ("molmoact2.cli.record:Record", "Record the scripted expert in simulation as a LeRobot dataset."),
     "train": ("molmoact2.cli.train:Train", "Train a policy from a named recipe."),
     "evaluate": ("molmoact2.cli.evaluate:Evaluate", "Measure how often a policy succeeds."),
+    "data info": ("molmoact2.cli.data.info:Info", "Say what a dataset is: robot, cameras, episodes, tasks."),
+    "data stats": ("molmoact2.cli.data.stats:Stats", "Exact statistics of one dataset, or of several pooled."),
+    "data check": ("molmoact2.cli.data.check:Check", "Look for everything that is wrong with a dataset, and grade it."),
+    "data convert": ("molmoact2.cli.data.convert:Convert", "Turn LeRobot v2.1 or RLDS data into LeRobot v3.0."),
+    "data filter": ("molmoact2.cli.data.filter:Filter", "Keep what is worth learning from."),
+    "data annotate": ("molmoact2.cli.data.annotate:Annotate", "Write new instructions with a vision-language model."),
+    "tokenizer fit": ("molmoact2.cli.tokenizer.fit:Fit", "Fit an OpenFAST action tokenizer to datasets."),
+    "tokenizer eval": ("molmoact2.cli.tokenizer.evaluate:Evaluate", "Compare action tokenizers on datasets."),
+    "tokenizer encode": ("molmoact2.cli.tokenizer.encode:Encode", "Turn a file of action chunks into tokens."),
+    "tokenizer decode": ("molmoact2.cli.tokenizer.decode:Decode", "Turn tokens back into action chunks."),
+    "finetune": ("molmoact2.cli.finetune:Finetune", "Fine-tune a checkpoint on a LeRobot dataset."),
     "demo": ("molmoact2.cli.demo:Demo", "Watch the bundled policy work, and get a report."),
 }
 """Name -> where the subcommand lives, and what it does in one sentence."""
@@ -42,15 +54,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(130) from None
 
 
-def run(name: str = "--help", *arguments: str) -> None:
+def run(*words: str) -> None:
     """Run one subcommand, or answer `--help` or `--version`."""
-    match name:
-        case "--help" | "-h":
-            print(usage())
-        case "--version":
+    match words:
+        case () | ("--help" | "-h", *_):
+            print(usage(COMMANDS))
+        case ("--version", *_):
             print(f"molmoact2 {importlib.metadata.version('molmoact2')}")
-        case _:
+        case (subject,) | (subject, "--help" | "-h") if group := commands_on(subject):
+            print(usage(group))
+        case (subject, name, *arguments) if commands_on(subject):
+            parse(f"{subject} {name}", arguments).run()
+        case (name, *arguments):
             parse(name, arguments).run()
+
+
+def commands_on(subject: str) -> dict[str, tuple[str, str]]:
+    """The subcommands that share this first word; none for a subcommand of one word."""
+    return {name: entry for name, entry in COMMANDS.items() if name.startswith(f"{subject} ")}
 
 
 def parse(name: str, arguments: Sequence[str]) -> Command:
@@ -64,9 +85,9 @@ def parse(name: str, arguments: Sequence[str]) -> Command:
     return tyro.cli(command, prog=f"molmoact2 {name}", args=arguments)
 
 
-def usage() -> str:
-    """The table of commands."""
-    lines = [f"  {name:<10}{summary}" for name, (_, summary) in COMMANDS.items()]
+def usage(commands: Mapping[str, tuple[str, str]]) -> str:
+    """The table of `commands`."""
+    lines = [f"  {name:<18}{summary}" for name, (_, summary) in commands.items()]
     return "\n".join(
         [
             "usage: molmoact2 [--help] [--version] COMMAND ...",

@@ -1,0 +1,1 @@
+"""Commands on action tokenizers: `molmoact2 tokenizer ...`."""
