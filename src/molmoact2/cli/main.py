@@ -1,8 +1,8 @@
 """The `molmoact2` command: find the subcommand by name, read its flags, run it.
 
 A subcommand is a frozen dataclass in `cli/<name>.py`: its fields are the flags, its `run` does the work. Subcommands on
-one subject share a first word and a folder, such as "data check" in `cli/data/check.py`. Only the module of the subcommand
-that was asked for is imported, so help and mistakes are answered at once.
+one subject share a first word and a folder, such as "data check" in `cli/data/check.py`. Only the module of the
+subcommand that was asked for is imported, so help and mistakes are answered at once.
 """
 
 import importlib
