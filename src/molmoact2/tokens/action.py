@@ -72,9 +72,8 @@ class ActionTokenizer:
 
         Raises ValueError where a chunk has a level that the tokenizer never saw and so could not give back.
         """
-        levels = np.rint(cosine_basis(chunks.shape[1]) @ chunks.astype(np.float64) * self.scale).astype(np.int64)
-        characters = np.maximum(levels - self.min_token, 0).reshape(len(chunks), -1)
-        texts = [row.astype("<u4").tobytes().decode("utf-32-le", errors="replace") for row in characters]
+        characters = np.maximum(levels_of(chunks, self.scale) - self.min_token, 0).reshape(len(chunks), -1)
+        texts = texts_of(characters)
         token_ids = [np.array(encoding.ids, np.int64) for encoding in self.bpe.encode_batch_fast(texts)]
         for row, text, ids in zip(characters, texts, token_ids, strict=True):
             require(
@@ -116,6 +115,17 @@ class ActionTokenizer:
         )
         levels = (characters + self.min_token).reshape(horizon, action_dim)
         return cosine_basis(horizon).T @ (levels / self.scale)
+
+
+def levels_of(chunks: Float[np.ndarray, "b h a"], scale: float) -> Int[np.ndarray, "b h a"]:
+    """The quantised cosine coefficients of each chunk, frequency by frequency."""
+    return np.rint(cosine_basis(chunks.shape[1]) @ chunks.astype(np.float64) * scale).astype(np.int64)
+
+
+def texts_of(characters: Int[np.ndarray, "b *n"]) -> list[str]:
+    """Each row as a text, one character per number."""
+    flat = characters.reshape(len(characters), -1).astype("<u4")
+    return [row.tobytes().decode("utf-32-le", errors="replace") for row in flat]
 
 
 @lru_cache
