@@ -139,7 +139,7 @@ class ActionExpert(nn.Module):
     """Noise and time to velocity, given the prompt's keys and values."""
 
     def __init__(self, config: ExpertConfig, *, action_dim: int, context_width: int) -> None:
-        """`context_width`: key heads times head width of the decoder."""
+        """`context_width`: what the context projections read of a token, see `ModelConfig.context_width`."""
         super().__init__()
         self.config = config
         self.time_embedding = TimeEmbedding(config)
@@ -153,14 +153,16 @@ class ActionExpert(nn.Module):
     def context(self, layers: list[LayerKeyValues], visible: Bool[Tensor, "b s"]) -> ExpertContext:
         """Project the decoder's keys and values [b m s h] of every layer; `visible` marks the tokens to look at."""
         norm_keys = self.config.qk_norm
+        distinct = layers[:1] if self.config.conditioning == "last_hidden" else layers
         projected = [
             (self._project(key, self.context_key, norm_keys), self._project(value, self.context_value))
-            for key, value in layers
+            for key, value in distinct
         ]
-        return ExpertContext(layers=projected, mask=visible[:, None, None, :])
+        return ExpertContext(layers=projected * (len(layers) // len(distinct)), mask=visible[:, None, None, :])
 
     def _project(self, tokens: Float[Tensor, "b m s h"], projection: Linear, norm_heads: bool = False) -> Tensor:
-        x = projection(rearrange(tokens, "b m s h -> b s (m h)"))
+        heads = "m h" if self.config.conditioning == "head_kv" else "(m h)"
+        x = projection(rearrange(tokens, f"b m s h -> b s {heads}")).flatten(2)
         if self.config.context_layer_norm:
             x = rms_normalize(x, NORM_EPS)
         x = rearrange(x, "b s (n e) -> b n s e", n=self.config.num_heads)

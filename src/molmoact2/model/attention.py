@@ -13,7 +13,7 @@ two tokens each and five text tokens:
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 LayerKeyValues = tuple[Float[Tensor, "b n s e"], Float[Tensor, "b n s e"]]
@@ -38,14 +38,19 @@ def attend(
     return rearrange(weights @ value[:, :, None], "b m g q d -> b (m g) q d")
 
 
-def prompt_mask(image_mask: Bool[Tensor, "b s"], valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b 1 s s"]:
-    """Causal, with image tokens seeing one another both ways, and nobody looking at padding."""
+def prompt_mask(
+    image_mask: Bool[Tensor, "b s"], valid: Bool[Tensor, "b s"], segment: Int[Tensor, "b s"] | None = None
+) -> Bool[Tensor, "b 1 s s"]:
+    """Causal, with image tokens seeing one another both ways, and nobody looking at padding or into another segment."""
     num_tokens = valid.shape[1]
     causal = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=valid.device).tril()
     among_images = image_mask[:, :, None] & image_mask[:, None, :]
     # Padding sees itself, so that its softmax is finite; nobody reads the result.
     itself = torch.eye(num_tokens, dtype=torch.bool, device=valid.device)
-    return ((causal | among_images) & valid[:, None, :] | itself)[:, None]
+    seen = (causal | among_images) & valid[:, None, :]
+    if segment is not None:
+        seen = seen & (segment[:, :, None] == segment[:, None, :])
+    return (seen | itself)[:, None]
 
 
 class KeyValueCache:

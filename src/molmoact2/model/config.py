@@ -164,6 +164,9 @@ class ExpertConfig:
     qk_norm_eps: float
     rope: bool
     causal_attn: bool
+    conditioning: Literal["layer_kv", "head_kv", "last_hidden"] = "layer_kv"
+    """What block l reads of the decoder: keys and values of layer l, projected from all heads together; the same, each
+    head by itself; or the last hidden state, the same in every block. Every release has the first (paper section 4)."""
 
     def __post_init__(self) -> None:
         _positive(self, "hidden_size", "num_layers", "num_heads", "mlp_ratio", "ffn_multiple_of", "timestep_embed_dim")
@@ -282,6 +285,13 @@ class ModelConfig:
                     f"action_expert_config.num_layers ({expert.num_layers}) must equal "
                     f"text_config.num_hidden_layers ({text.num_hidden_layers}): block l reads layer l."
                 )
+            if expert.conditioning == "head_kv" and expert.num_heads != text.num_key_value_heads:
+                raise ConfigError(
+                    f"With conditioning 'head_kv', action_expert_config.num_heads ({expert.num_heads}) must equal "
+                    f"text_config.num_key_value_heads ({text.num_key_value_heads}): head n reads head n."
+                )
+            if expert.conditioning == "last_hidden" and self.enable_depth_reasoning:
+                raise ConfigError("With conditioning 'last_hidden' the expert does not see depth codes: do not think.")
         for family in ROBOT_TOKEN_FAMILIES:
             if vars(self)[f"num_{family}_tokens"] < 0:
                 raise ConfigError(f"num_{family}_tokens must not be negative.")
@@ -291,6 +301,14 @@ class ModelConfig:
                 raise ConfigError(
                     f"num_depth_codes must be a square number, the cells of a square grid, got {self.num_depth_codes}."
                 )
+
+    @property
+    def context_width(self) -> int:
+        """Width of what the expert's context projections read of a token."""
+        text, expert = self.text_config, self.action_expert_config
+        widths = {"head_kv": text.head_dim, "last_hidden": text.hidden_size}
+        all_heads = text.num_key_value_heads * text.head_dim
+        return all_heads if expert is None else widths.get(expert.conditioning, all_heads)
 
     @property
     def vit_layer_indices(self) -> tuple[int, ...]:

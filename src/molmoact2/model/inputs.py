@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInputs:
-    """A batch of encoded prompts. Shorter prompts are padded on the right."""
+    """A batch of encoded prompts. Shorter ones are padded on the right; for training, a row may hold several."""
 
     token_ids: Int[Tensor, "b s"]
     """Padding holds any id; it is never read."""
@@ -26,7 +26,19 @@ class ModelInputs:
     pooling: Int[Tensor, "i w"]
     """For each `<im_patch>` token of the batch, in order, the patches it pools: indices into the flattened
     (c p) axis, -1 where the window reaches over the edge."""
+    segment: Int[Tensor, "b s"] | None = None
+    """Which of its row's prompts a token belongs to, counted up from 0; they do not see one another. None where every
+    row holds one prompt."""
+
+    @property
+    def positions(self) -> Int[Tensor, "b s"]:
+        """Place of each token in its own prompt, for the rotary positions; any value on padding."""
+        place = (self.valid.cumsum(1) - 1).clamp(min=0)
+        if self.segment is None:
+            return place
+        begins = self.segment.diff(dim=1, prepend=self.segment[:, :1] - 1) != 0
+        return place - torch.where(begins, place, 0).cummax(dim=1).values
 
     def to(self, device: torch.device | str) -> "ModelInputs":
         """The same inputs on another device."""
-        return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items() if value is not None})

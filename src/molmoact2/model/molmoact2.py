@@ -28,7 +28,8 @@ class Encoding:
     hidden: Float[Tensor, "b s d"]
     """Hidden states after the final norm."""
     layers: list[LayerKeyValues]
-    """Keys and values [b n s d] of every layer."""
+    """What the expert reads: keys and values [b n s d] of every layer; the hidden states in the place of both, as one
+    head, for an expert that is conditioned on those."""
 
 
 class MolmoAct2(nn.Module):
@@ -50,7 +51,7 @@ class MolmoAct2(nn.Module):
         if text.tie_word_embeddings:
             self.lm_head.weight = self.text.embedding
         self.action_expert = None if expert is None else ActionExpert(
-            expert, action_dim=config.max_action_dim, context_width=context_width)  # fmt: skip
+            expert, action_dim=config.max_action_dim, context_width=config.context_width)  # fmt: skip
         self.depth_gate = None
         if config.action_expert_depth_gate:
             num_gates = text.num_hidden_layers if config.action_expert_depth_gate_per_layer else 1
@@ -86,14 +87,23 @@ class MolmoAct2(nn.Module):
         return x + features * is_patch[..., None]
 
     def read(
-        self, inputs: ModelInputs, image_features: Float[Tensor, "i d"], cache: KeyValueCache | None = None
+        self,
+        inputs: ModelInputs,
+        image_features: Float[Tensor, "i d"],
+        cache: KeyValueCache | None = None,
+        drop_rate: Float[Tensor, "b s"] | None = None,
     ) -> Encoding:
-        """Run the decoder over whole prompts; keys and values also go to `cache` if one is given."""
-        mask = prompt_mask(inputs.image_mask, inputs.valid)
-        positions = (inputs.valid.cumsum(1) - 1).clamp(min=0)
+        """Run the decoder over whole prompts; keys and values also go to `cache` if one is given.
+
+        `drop_rate` is for training: the share of each token's residual updates that is dropped.
+        """
+        mask = prompt_mask(inputs.image_mask, inputs.valid, inputs.segment)
         remember = Remember(cache, None if cache is None else cache.reserve(inputs.valid))
-        hidden = self.text(self.embed(inputs, image_features), positions, mask, remember)
-        return Encoding(hidden=hidden, layers=remember.layers)
+        hidden = self.text(self.embed(inputs, image_features), inputs.positions, mask, remember, drop_rate)
+        expert = self.config.action_expert_config
+        reads_hidden = expert is not None and expert.conditioning == "last_hidden"
+        layers = [(hidden[:, None], hidden[:, None])] * len(remember.layers) if reads_hidden else remember.layers
+        return Encoding(hidden=hidden, layers=layers)
 
     def extend(
         self, token_ids: Int[Tensor, "b s"], cache: KeyValueCache, dtype: torch.dtype | None = None

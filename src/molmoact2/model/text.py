@@ -73,16 +73,25 @@ class TextBlock(nn.Module):
         angles: tuple[Tensor, Tensor],
         mask: Bool[Tensor, "b 1 s t"],
         remember: "Remember",
+        drop_rate: Float[Tensor, "b s"] | None = None,
     ) -> Float[Tensor, "b s d"]:
         """Apply the block; `remember` stores the new keys and values and returns all that may be looked at."""
         query, key, value = self.attention.project(x if self.norm_after else self.attention_norm(x), angles)
         key, value = remember(key, value)
         mixed = self.attention.out(rearrange(attend(query, key, value, mask), "b n s h -> b s (n h)"))
         if self.norm_after:
-            x = x + self.attention_norm(mixed)
-            return x + self.mlp_norm(self.mlp(x))
-        x = x + mixed
-        return x + self.mlp(self.mlp_norm(x))
+            x = x + drop(self.attention_norm(mixed), drop_rate)
+            return x + drop(self.mlp_norm(self.mlp(x)), drop_rate)
+        x = x + drop(mixed, drop_rate)
+        return x + drop(self.mlp(self.mlp_norm(x)), drop_rate)
+
+
+def drop(x: Float[Tensor, "b s d"], rate: Float[Tensor, "b s"] | None) -> Float[Tensor, "b s d"]:
+    """Residual dropout with a rate of its own for each token; None drops nothing."""
+    if rate is None:
+        return x
+    keep = 1 - rate[..., None]
+    return torch.where(torch.rand(x.shape, device=x.device) < keep, x / keep, 0).to(x.dtype)
 
 
 class Remember:
@@ -126,9 +135,10 @@ class TextDecoder(nn.Module):
         positions: Int[Tensor, "b s"],
         mask: Bool[Tensor, "b 1 s t"],
         remember: Remember,
+        drop_rate: Float[Tensor, "b s"] | None = None,
     ) -> Float[Tensor, "b s d"]:
         """Hidden states after the final norm."""
         angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
         for block in self.blocks:
-            x = block(x, angles, mask, remember)
+            x = block(x, angles, mask, remember, drop_rate)
         return self.norm(x)
