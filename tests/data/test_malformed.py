@@ -93,7 +93,7 @@ def test_truncated_files(dataset_root, name, kept):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda info: info.update(codebase_version="v2.1"), r"codebase_version is 'v2.1', this reader knows 'v3.0'"),
+        (lambda info: info.update(codebase_version="v2.0"), r"version is 'v2.0', this reader knows 'v3.0' and 'v2.1'"),
         (lambda info: info.pop("codebase_version"), "codebase_version is None"),
         (lambda info: info.update(fps=0), "fps is 0"),
         (lambda info: info.update(total_frames=29), "promises 29 frames, the episodes of meta/episodes have 30"),
@@ -102,12 +102,14 @@ def test_truncated_files(dataset_root, name, kept):
         (lambda info: info.update(features=[]), "no features"),
         (lambda info: info.update(data_path="data/{chunk}.parquet"), "data_path is"),
         (lambda info: info.update(video_path=None), "video_path is None"),
-        (lambda info: info["features"].pop("action"), r"features \['action'\] are missing"),
+        (lambda info: info["features"].pop("action"), "Unknown column 'action'"),
+        (lambda info: info["features"].pop("index"), r"features \['index'\] are missing"),
+        (lambda info: info["features"]["index"].update(dtype="string"), r"\['index'\] are missing or no numbers"),
         (lambda info: info["features"]["action"].update(shape=[7]), r"'action' is not float32 of shape \[30, 7\]"),
         (lambda info: info["features"]["action"].update(dtype="int64"), r"'action' is not int64"),
         (lambda info: info["features"]["action"].update(shape="three"), "has the shape 'three'"),
-        (lambda info: info["features"][FRONT].update(dtype="image"), "stored as images"),
-        (lambda info: info["features"][FRONT].update(shape=[32, 48, 1]), r"not \[height, width, 3\]"),
+        (lambda info: info["features"][FRONT].update(dtype="image"), "not pictures"),
+        (lambda info: info["features"][FRONT].update(shape=[32]), r"not \[height, width, channels\]"),
         (lambda info: info["features"][FRONT].update(shape=[48, 32, 3]), r"shape \[32, 48, 3\], not \[48, 32, 3\]"),
         (
             lambda info: info["features"].update(lost={"dtype": "float32", "shape": [1], "names": None}),

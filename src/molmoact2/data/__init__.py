@@ -1,6 +1,7 @@
-"""Datasets: LeRobot v3.0 writing and reading, action chunks, exact statistics, decoded frames for training."""
+"""LeRobot datasets: reading, writing, action chunks, exact statistics, decoded frames for training."""
 
 from molmoact2.data.chunks import action_chunks
+from molmoact2.data.datasets import open_dataset
 from molmoact2.data.episodes import EpisodeRecord, VideoSpan
 from molmoact2.data.frame_cache import decode_frames
 from molmoact2.data.reader import Frame, LeRobotDataset
@@ -20,4 +21,5 @@ __all__ = [
     "VideoSpan",
     "action_chunks",
     "decode_frames",
+    "open_dataset",
 ]

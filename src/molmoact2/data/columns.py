@@ -1,10 +1,9 @@
-"""The numeric columns of a LeRobot v3.0 dataset: `data/`, parquet files of a row per frame, a row group per episode.
+"""The numeric columns of a LeRobot dataset: `data/`, parquet files of a row per frame, a row group per episode.
 
 A column of one number per frame is stored plainly, a vector as a fixed-size list.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from molmoact2.data.episodes import EpisodeRecord
 from molmoact2.data.errors import expect
 from molmoact2.data.files import Shard, read_table
+from molmoact2.data.metadata import is_numeric
 
 
 def data_table(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
@@ -25,9 +25,9 @@ def data_table(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
 
 def read_columns(root: Path, info: Mapping[str, Any], records: Sequence[EpisodeRecord]) -> dict[str, NDArray[Any]]:
     """Read all numeric columns into memory: name -> [frames] or [frames, d], in the order of `index`."""
-    features = {name: feature for name, feature in info["features"].items() if _is_numeric(feature)}
+    features = {name: feature for name, feature in info["features"].items() if is_numeric(feature)}
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in features}
-    for path, table in read_shards(root, info["data_path"], records):
+    for path, table in read_shards(root, info["data_path"], records, columns=features.keys()):
         for name, feature in features.items():
             parts[name].append(_to_numpy(path, name, table, feature))
     columns = {
@@ -41,16 +41,28 @@ def read_columns(root: Path, info: Mapping[str, Any], records: Sequence[EpisodeR
     return columns
 
 
-def read_shards(root: Path, data_path: str, records: Sequence[EpisodeRecord]) -> Iterator[tuple[Path, pa.Table]]:
+def read_shards(
+    root: Path, data_path: str, records: Sequence[EpisodeRecord], *, columns: Collection[str] | None = None
+) -> Iterator[tuple[Path, pa.Table]]:
     """Read the data files that `records` name, in order; of each file the rows of these episodes only."""
     for shard, members in groupby(records, key=lambda record: record.data_shard):
-        yield read_shard(root, data_path, shard, list(members))
+        yield read_shard(root, data_path, shard, list(members), columns=columns)
 
 
-def read_shard(root: Path, data_path: str, shard: Shard, records: Sequence[EpisodeRecord]) -> tuple[Path, pa.Table]:
-    """Read the rows of `records` from one data file; returns its path and the rows, episode after episode."""
+def read_shard(
+    root: Path,
+    data_path: str,
+    shard: Shard,
+    records: Sequence[EpisodeRecord],
+    *,
+    columns: Collection[str] | None = None,
+) -> tuple[Path, pa.Table]:
+    """Read the rows of `records` from one data file; returns its path and the rows, episode after episode.
+
+    Of the columns, all that are there or those among `columns`, which must have "episode_index" in it.
+    """
     path = root / shard.path(data_path)
-    table = read_table(path)
+    table = read_table(path, columns=columns)
     expect("episode_index" in table.column_names, path, "the column 'episode_index' is missing")
     wanted = np.array([record.episode_index for record in records])
     found = table["episode_index"].to_numpy()
@@ -59,10 +71,6 @@ def read_shard(root: Path, data_path: str, shard: Shard, records: Sequence[Episo
     problem = f"its rows are not those of the episodes {wanted[0]} to {wanted[-1]} as meta/episodes counts them"
     expect(is_right, path, problem)
     return path, table if kept.all() else table.filter(pa.array(kept))
-
-
-def _is_numeric(feature: Mapping[str, Any]) -> bool:
-    return re.fullmatch(r"bool|float(16|32|64)|u?int(8|16|32|64)", feature["dtype"]) is not None
 
 
 def _row_shape(feature: Mapping[str, Any]) -> tuple[int, ...]:

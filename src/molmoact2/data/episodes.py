@@ -104,7 +104,7 @@ def read_episodes(root: Path, info: Mapping[str, Any]) -> EpisodesTable:
     parts = _finished_rows(root, info["total_episodes"])
     records = [record for path, table in parts.items() for record in _records(path, table, keys)]
     records.sort(key=lambda record: record.episode_index)
-    _check_frames_add_up(root, records, info["total_frames"])
+    check_frames_add_up(root, records, info["total_frames"], root / "meta/episodes")
     histograms = _summed_histograms(list(parts.values()))
     return EpisodesTable(records=tuple(records), paths=tuple(parts), histograms=histograms)
 
@@ -173,20 +173,21 @@ def _is_list_of_text(kind: pa.DataType) -> bool:
     return is_list and (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
 
 
-def _check_frames_add_up(root: Path, records: list[EpisodeRecord], total_frames: int) -> None:
+def check_frames_add_up(root: Path, records: list[EpisodeRecord], total_frames: int, path: Path) -> None:
+    """Raise ValueError, naming `path` or `info.json`, unless the episodes follow one another and are all there is."""
     end = 0
     for record in records:
         times = [time_s for span in record.videos.values() for time_s in (span.from_s, span.to_s)]
         problem = f"the video of episode {record.episode_index} has the times {times}"
-        expect(all(0 <= time_s < math.inf for time_s in times), root / "meta/episodes", problem)
+        expect(all(0 <= time_s < math.inf for time_s in times), path, problem)
         problem = (
             f"episode {record.episode_index} has rows {record.from_index} to {record.to_index} and length "
             f"{record.length}, the episode before it ends at row {end}"
         )
         follows = record.from_index == end and record.to_index == end + record.length and record.length > 0
-        expect(follows, root / "meta/episodes", problem)
+        expect(follows, path, problem)
         end = record.to_index
-    problem = f"it promises {total_frames} frames, the episodes of meta/episodes have {end}"
+    problem = f"it promises {total_frames} frames, the episodes of {path.relative_to(root)} have {end}"
     expect(end == total_frames, root / INFO_PATH, problem)
 
 

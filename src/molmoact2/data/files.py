@@ -5,7 +5,7 @@ A file appears whole or not at all: it is written beside its place under a `.tmp
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,14 +92,15 @@ def write_table(path: Path, tables: list[pa.Table]) -> None:
             writer.write_table(table)
 
 
-def read_table(path: Path, *, leave_out: str = "nothing/") -> pa.Table:
-    """Read a parquet file, but for the columns whose names begin with `leave_out`.
+def read_table(path: Path, *, leave_out: str = "nothing/", columns: Collection[str] | None = None) -> pa.Table:
+    """Read a parquet file, but for the columns whose names begin with `leave_out`; of `columns` those that are there.
 
     Raises ValueError, naming the file, when it is missing or damaged.
     """
     try:
         file = pq.ParquetFile(path)
-        return file.read([name for name in file.schema_arrow.names if not name.startswith(leave_out)])
+        names = [name for name in file.schema_arrow.names if not name.startswith(leave_out)]
+        return file.read([name for name in names if columns is None or name in columns])
     except FileNotFoundError as error:
         raise malformed(path, "the file is missing") from error
     except (pa.ArrowException, OSError) as error:

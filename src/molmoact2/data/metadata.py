@@ -1,8 +1,12 @@
-"""The `meta/` folder of a LeRobot v3.0 dataset, but for its episodes: info.json, tasks.parquet and stats.json."""
+"""The `meta/` folder of a LeRobot v3.0 dataset, but for its episodes: info.json, tasks.parquet and stats.json.
+
+`read_info` reads that of version 2.1 as well, which differs in how it writes its path templates.
+"""
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,16 @@ from molmoact2.data.statistics import Statistics
 from molmoact2.data.video import VideoEncoding
 
 VERSION = "v3.0"
+"""The version that we write."""
+OLD_VERSION = "v2.1"
+TEMPLATE_NAMES: dict[str, dict[str, str]] = {
+    VERSION: {},
+    OLD_VERSION: {"{episode_chunk": "{chunk_index", "{episode_index": "{file_index"},
+}
+"""Known version -> what its path templates call differently. In v2.1 the files are numbered by their one episode."""
+PICTURES = ("video", "image")
+"""Dtypes of features that are pictures."""
+DEPTH_MARKS = ("video.is_depth_map", "is_depth_map")
 
 
 def new_info(
@@ -92,12 +106,16 @@ def encoding_of(info: Mapping[str, Any]) -> VideoEncoding:
 
 
 def read_info(root: Path) -> dict[str, Any]:
-    """Read and check `info.json`: version, totals, paths, and the features that every reader needs."""
+    """Read and check `info.json`: version, totals, paths, and the features that every reader needs.
+
+    The path templates of v2.1 are returned in the words of v3.0, so that `Shard.path` fills in both.
+    """
     path = root / INFO_PATH
     info = read_json(path)
-    convert = "Convert it to v3.0 with LeRobot first."
     version = info.get("codebase_version")
-    expect(version == VERSION, path, f"codebase_version is {version!r}, this reader knows {VERSION!r}", convert)
+    problem = f"codebase_version is {version!r}, this reader knows {' and '.join(map(repr, TEMPLATE_NAMES))}"
+    renamed = TEMPLATE_NAMES.get(str(version), {})
+    expect(version in tuple(TEMPLATE_NAMES), path, problem, f"Convert it to {VERSION} with LeRobot first.")
     for key in ("total_episodes", "total_frames"):
         expect(_is_count(info.get(key), least=0), path, f"{key} is {info.get(key)!r}, not a count")
     fps = info.get("fps")
@@ -106,22 +124,29 @@ def read_info(root: Path) -> dict[str, Any]:
     expect(isinstance(info.get("features"), dict), path, "it has no features")
     for name, feature in info["features"].items():
         _check_feature(path, name, feature)
-    missing = {STATE, ACTION, *INDEX_COLUMNS} - set(info["features"])
-    expect(not missing, path, f"the features {sorted(missing)} are missing", "Name the columns as LeRobot does.")
+    missing = set(INDEX_COLUMNS) - {name for name, feature in info["features"].items() if is_numeric(feature)}
+    expect(
+        not missing,
+        path,
+        f"the features {sorted(missing)} are missing or no numbers",
+        "Name the columns as LeRobot does.",
+    )
     for key in ("data_path", *["video_path" for _ in video_keys(info)[:1]]):
-        expect(template_is_usable(info.get(key)), path, f"{key} is {info.get(key)!r}, not a path template")
+        template = info.get(key)
+        for old, new in renamed.items():
+            template = str(template).replace(old, new)
+        expect(template_is_usable(template), path, f"{key} is {info.get(key)!r}, not a path template")
+        info[key] = template
     return info
 
 
 def _check_feature(path: Path, name: str, feature: Any) -> None:
     is_described = isinstance(feature, dict) and isinstance(feature.get("dtype"), str)
     expect(is_described, path, f"the feature {name!r} has no dtype")
-    shape, dtype = feature.get("shape"), feature["dtype"]
+    shape = feature.get("shape")
     expect(_is_shape(shape), path, f"the feature {name!r} has the shape {shape!r}")
-    fix = "Re-encode it as RGB video, or leave it out, with LeRobot's dataset tools."
-    expect(dtype != "image", path, f"the camera {name!r} is stored as images, this reader knows video only", fix)
-    is_rgb = dtype != "video" or (isinstance(shape, list) and len(shape) == 3 and shape[2] == 3)
-    expect(is_rgb, path, f"the camera {name!r} has the shape {shape!r}, not [height, width, 3]", fix)
+    is_picture = feature["dtype"] not in PICTURES or len(feature["shape"]) in (2, 3)
+    expect(is_picture, path, f"the camera {name!r} has the shape {shape!r}, not [height, width, channels]")
 
 
 def _is_count(value: Any, *, least: int) -> bool:
@@ -133,8 +158,55 @@ def _is_shape(value: Any) -> bool:
 
 
 def video_keys(info: Mapping[str, Any]) -> list[str]:
-    """Names of the video features, in the order of `info.json`."""
+    """Names of the video features, depth maps included, in the order of `info.json`."""
     return [name for name, feature in info["features"].items() if feature["dtype"] == "video"]
+
+
+def camera_keys(info: Mapping[str, Any]) -> list[str]:
+    """Names of the features that are RGB pictures, as video or as single images, in the order of `info.json`."""
+    return [name for name, feature in info["features"].items() if feature["dtype"] in PICTURES and _is_rgb(feature)]
+
+
+def is_numeric(feature: Mapping[str, Any]) -> bool:
+    """Whether a feature is a column of numbers."""
+    return re.fullmatch(r"bool|float(16|32|64)|u?int(8|16|32|64)", feature["dtype"]) is not None
+
+
+def picture_size(feature: Mapping[str, Any]) -> tuple[int, int]:
+    """(height, width) of a camera, whether its shape is [height, width, 3] or [3, height, width]."""
+    shape = feature["shape"]
+    height, width = shape[:2] if shape[2] == 3 else shape[1:]
+    return height, width
+
+
+def dimension_names(feature: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the dimensions of a column are called; empty where it does not say.
+
+    Found as a list, as a list in a list, or under some key such as {"motors": [...]}.
+    """
+    return tuple(_texts(feature.get("names")))
+
+
+def _texts(names: Any) -> Iterator[str]:
+    """All texts in nested lists and in the values of dicts; the keys, where a dict only numbers its names."""
+    match names:
+        case str():
+            yield names
+        case dict() if all(type(value) is int for value in names.values()):
+            yield from sorted(names, key=lambda name: names[name])
+        case dict():
+            yield from _texts(list(names.values()))
+        case list():
+            for item in names:
+                yield from _texts(item)
+
+
+def _is_rgb(feature: Mapping[str, Any]) -> bool:
+    """Whether pictures have three channels and are no depth maps."""
+    details = feature.get("info")
+    is_depth = isinstance(details, dict) and any(details.get(key) for key in DEPTH_MARKS)
+    shape = feature["shape"]
+    return len(shape) == 3 and 3 in (shape[0], shape[2]) and not is_depth
 
 
 def write_tasks(root: Path, tasks: list[str]) -> None:

@@ -26,6 +26,7 @@ from molmoact2.data.files import (
     write_table,
 )
 from molmoact2.data.metadata import (
+    VERSION,
     encoding_of,
     new_info,
     read_info,
@@ -34,7 +35,7 @@ from molmoact2.data.metadata import (
     write_statistics,
     write_tasks,
 )
-from molmoact2.data.schema import CAMERA_PREFIX, DatasetSchema, Episode
+from molmoact2.data.schema import ACTION, CAMERA_PREFIX, STATE, DatasetSchema, Episode
 from molmoact2.data.statistics import Statistics, column_statistics, image_statistics, pixel_histogram
 from molmoact2.data.video import VideoEncoding, encode_video
 
@@ -92,9 +93,10 @@ class DatasetWriter:
         """Take over the dataset at `root` as it stands on disk."""
         self.root = root
         self._info = read_info(root)
-        episodes = read_episodes(root, self._info)
-        histograms = episodes.histograms
-        if histograms is None:
+        is_ours = self._info["codebase_version"] == VERSION and {STATE, ACTION} <= set(self._info["features"])
+        episodes = read_episodes(root, self._info) if is_ours else None
+        histograms = episodes and episodes.histograms
+        if episodes is None or histograms is None:
             fix = "Start a new dataset, and add the episodes of LeRobotDataset(root) to it."
             raise malformed(root, "it was not recorded by this writer, so it cannot be continued", fix)
         remove_leftovers(root, self._info, episodes)
