@@ -4,14 +4,29 @@ The table holds the embodiments that MolmoAct2 was released for (paper Table 1, 
 our simulated SO-101. What a checkpoint says about a tag in its norm statistics always wins over this table.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 SO_JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 YAM_JOINTS = tuple(
     f"{side}_{joint}.pos" for side in ("left", "right") for joint in (*(f"joint_{i}" for i in range(6)), "gripper")
 )
 FRANKA_JOINTS = (*(f"joint_{i}" for i in range(1, 8)), "gripper")
+DELTA_POSE_MODE = "delta end-effector pose"
+JOINT_POSE_MODE = "absolute joint pose"
 DELTA_POSE = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+
+SO_ALIASES = {
+    f"{prefix}{joint}{suffix}": joint
+    for joint in SO_JOINTS
+    for prefix in ("", "main_", "left_", "right_")
+    for suffix in ("", ".pos")
+}
+YAM_MOTORS = {"gripper": "gripper", **{f"m{i}": "gripper" for i in (7, 8, 9)}} | {
+    f"{word}{i + 1}": f"joint_{i}" for word in ("joint", "m") for i in range(6)
+}
+YAM_ALIASES = {f"{side}_{old}": f"{side}_{new}.pos" for side in ("left", "right") for old, new in YAM_MOTORS.items()}
+"""Recordings count joints or motors from 1; the motor after the sixth, whatever its number, is the gripper's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +40,7 @@ class Embodiment:
     state_names: tuple[str, ...]
     action_names: tuple[str, ...]
     action_units: tuple[str, ...]
-    """Unit of each action dimension: "deg", "rad", "m", "fraction" (0 closed, 1 open) or "percent" (0 closed)."""
+    """Unit of each action dimension: "deg", "rad", "m", "fraction" or "percent"; "unknown" where nobody says."""
     control_hz: float
     """Actions per second."""
     action_horizon: int
@@ -38,8 +53,23 @@ class Embodiment:
     """What an action means, in the words of the prompt."""
     normalize_gripper: bool = False
     """Whether the gripper is scaled like a joint, or passed through because it is in [0, 1] already."""
+    gripper_range: tuple[float, float] | None = None
+    """Command of a closed and of an open gripper, in this order, where documented."""
     action_limits: tuple[tuple[float, float], ...] | None = None
     """Lowest and highest command of each action dimension, where known."""
+    state_limits: tuple[tuple[float, float], ...] | None = None
+    """Lowest and highest value of each state dimension, where known; see the table for whether the hardware says so or
+    the data do."""
+    camera_roles: tuple[str, ...] = ()
+    """What each camera shows, "scene" or "wrist"; empty where that is not fixed."""
+    camera_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    """Camera -> other names that it has in data of this robot."""
+    name_aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Other name of a dimension in data of this robot -> its name here (training.md C.3)."""
+
+    def canonical(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The names of dimensions as this table spells them; a name that it does not know stays as it is."""
+        return tuple(self.name_aliases.get(name, name) for name in names)
 
 
 SO101_TABLETOP = Embodiment(
@@ -52,10 +82,24 @@ SO101_TABLETOP = Embodiment(
     action_horizon=16,
     n_action_steps=12,
     setup="single so101 robotic arm in simulation",
-    control_mode="absolute joint pose",
+    control_mode=JOINT_POSE_MODE,
     normalize_gripper=True,
+    gripper_range=(0.0, 100.0),
     action_limits=((-110.0, 110.0), (-100.0, 100.0), (-96.8, 96.8), (-95.0, 95.0), (-157.2, 162.8), (0.0, 100.0)),
+    camera_roles=("scene", "wrist"),
+    name_aliases=SO_ALIASES,
 )
+
+FRANKA_LIMITS_RAD = (
+    (-2.8973, 2.8973), (-1.7628, 1.7628), (-2.8973, 2.8973), (-3.0718, -0.0698), (-2.8973, 2.8973), (-0.0175, 3.7525),
+    (-2.8973, 2.8973),
+)  # fmt: skip
+"""Joint ranges of the Franka Emika Panda, from its data sheet."""
+YAM_OBSERVED = (
+    (-1.988, 1.808), (-0.007, 3.199), (-0.003, 3.151), (-1.696, 1.593), (-1.573, 1.589), (-2.184, 2.208), (0.0, 1.0),
+    (-1.677, 2.441), (-0.007, 3.108), (-0.003, 3.153), (-1.706, 1.665), (-1.629, 1.595), (-2.143, 2.164), (0.0, 1.0),
+)  # fmt: skip
+"""Smallest and largest action in the 76 million frames of BimanualYAM, from the release's `norm_stats.json`."""
 
 EMBODIMENTS: dict[str, Embodiment] = {
     e.tag: e
@@ -71,8 +115,10 @@ EMBODIMENTS: dict[str, Embodiment] = {
             action_horizon=30,
             n_action_steps=30,
             setup="single so100/so101 robotic arm in molmoact2",
-            control_mode="absolute joint pose",
+            control_mode=JOINT_POSE_MODE,
             normalize_gripper=True,
+            gripper_range=(0.0, 100.0),
+            name_aliases=SO_ALIASES,
         ),
         Embodiment(
             tag="yam_dual_molmoact2",
@@ -84,7 +130,16 @@ EMBODIMENTS: dict[str, Embodiment] = {
             action_horizon=30,
             n_action_steps=30,
             setup="bimanual yam robotic arms in molmoact2",
-            control_mode="absolute joint pose",
+            control_mode=JOINT_POSE_MODE,
+            gripper_range=(0.0, 1.0),
+            state_limits=YAM_OBSERVED,
+            camera_roles=("scene", "wrist", "wrist"),
+            camera_aliases={
+                "top": ("camera_front", "top_cam"),
+                "left": ("camera_left", "left_cam"),
+                "right": ("camera_right", "right_cam"),
+            },
+            name_aliases=YAM_ALIASES,
         ),
         Embodiment(
             tag="franka_droid",
@@ -96,7 +151,10 @@ EMBODIMENTS: dict[str, Embodiment] = {
             action_horizon=15,
             n_action_steps=15,
             setup="single franka robotic arm in droid",
-            control_mode="absolute joint pose",
+            control_mode=JOINT_POSE_MODE,
+            gripper_range=(1.0, 0.0),
+            state_limits=(*FRANKA_LIMITS_RAD, (0.0, 1.0)),
+            camera_roles=("scene", "scene", "wrist"),
         ),
         Embodiment(
             tag="franka_molmoact",
@@ -108,7 +166,8 @@ EMBODIMENTS: dict[str, Embodiment] = {
             action_horizon=10,
             n_action_steps=10,
             setup="single franka robotic arm in molmoact2",
-            control_mode="delta end-effector pose",
+            control_mode=DELTA_POSE_MODE,
+            camera_roles=("scene", "scene"),
         ),
         Embodiment(
             tag="libero",
@@ -120,7 +179,10 @@ EMBODIMENTS: dict[str, Embodiment] = {
             action_horizon=10,
             n_action_steps=10,
             setup="single franka robotic arm in libero",
-            control_mode="delta end-effector pose",
+            control_mode=DELTA_POSE_MODE,
+            gripper_range=(1.0, -1.0),
+            camera_roles=("scene", "wrist"),
+            camera_aliases={"wrist_image": ("image2",)},
         ),
         Embodiment(
             tag="google_robot_bc_z",
@@ -132,7 +194,8 @@ EMBODIMENTS: dict[str, Embodiment] = {
             action_horizon=10,
             n_action_steps=10,
             setup="google robot in bc_z",
-            control_mode="delta end-effector pose",
+            control_mode=DELTA_POSE_MODE,
+            camera_roles=("scene",),
         ),
         Embodiment(
             tag="google_robot_fractal",
@@ -144,7 +207,8 @@ EMBODIMENTS: dict[str, Embodiment] = {
             action_horizon=3,
             n_action_steps=3,
             setup="google robot in rt_1",
-            control_mode="delta end-effector pose",
+            control_mode=DELTA_POSE_MODE,
+            camera_roles=("scene",),
         ),
         Embodiment(
             tag="widowx_bridge",
@@ -156,7 +220,15 @@ EMBODIMENTS: dict[str, Embodiment] = {
             action_horizon=5,
             n_action_steps=5,
             setup="single widowx robotic arm in bridge",
-            control_mode="delta end-effector pose",
+            control_mode=DELTA_POSE_MODE,
+            camera_roles=("scene",) * 4,
         ),
     )
 }
+
+ROBOT_TYPES: dict[str, str] = {
+    **{tag: tag for tag in EMBODIMENTS},
+    **dict.fromkeys(("so100", "so101", "so100_follower", "so101_follower"), "so100_so101_molmoact2"),
+    "molmoact_dual_arm": "yam_dual_molmoact2",
+}
+"""What the `robot_type` of a LeRobot dataset says -> the embodiment that it means."""
