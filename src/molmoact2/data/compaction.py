@@ -62,7 +62,7 @@ def _join_video(
     paths = {shard: root / shard.path(info["video_path"], video_key=key) for shard in num_frames}
     limit = info["video_files_size_in_mb"] * BYTES_PER_MB
     moved: dict[Shard, tuple[Shard, int]] = {}
-    for group in _groups(paths, limit, {shard: decoder_setup(path) for shard, path in paths.items()}):
+    for group in group_files(paths, limit, {shard: decoder_setup(path) for shard, path in paths.items()}):
         if len(group) > 1:
             join_videos(paths[group[0]], [(paths[shard], num_frames[shard]) for shard in group], fps=fps)
         first_frame = 0
@@ -87,7 +87,7 @@ def _join_data(root: Path, info: Mapping[str, Any], records: Sequence[EpisodeRec
         members.setdefault(record.data_shard, []).append(record)
     paths = {shard: root / shard.path(info["data_path"]) for shard in members}
     moved: dict[Shard, Shard] = {}
-    for group in _groups(paths, info["data_files_size_in_mb"] * BYTES_PER_MB, dict.fromkeys(paths)):
+    for group in group_files(paths, info["data_files_size_in_mb"] * BYTES_PER_MB, dict.fromkeys(paths)):
         if len(group) > 1:
             tables = [table for shard in group for table in _row_groups(root, info, shard, members[shard])]
             write_table(paths[group[0]], tables)
@@ -102,7 +102,7 @@ def _row_groups(root: Path, info: Mapping[str, Any], shard: Shard, records: Sequ
     return [table.slice(record.from_index - start, record.length) for record in records]
 
 
-def _groups(paths: Mapping[Shard, Path], limit_bytes: float, kinds: Mapping[Shard, Any]) -> list[list[Shard]]:
+def group_files(paths: Mapping[Shard, Path], limit_bytes: float, kinds: Mapping[Shard, Any]) -> list[list[Shard]]:
     """Split shards, in order, into runs of one kind whose files are together at most `limit_bytes`."""
     groups: list[list[Shard]] = []
     size = 0

@@ -10,7 +10,13 @@ from typing import Any, TypeAlias
 
 from molmoact2.data.episodes import EpisodesTable, read_episodes
 from molmoact2.data.files import STATS_PATH, TASKS_PATH
-from molmoact2.data.legacy import TASKS_LINES, read_old_episodes, read_old_image_statistics, read_old_tasks
+from molmoact2.data.legacy import (
+    TASKS_LINES,
+    pooled_statistics,
+    read_old_episodes,
+    read_old_image_statistics,
+    read_old_tasks,
+)
 from molmoact2.data.metadata import OLD_VERSION, VERSION, read_statistics, read_tasks
 from molmoact2.data.statistics import Statistics, image_statistics
 
@@ -52,7 +58,7 @@ LAYOUTS = {
         read_episodes=read_old_episodes,
         read_tasks=read_old_tasks,
         tasks_path=TASKS_LINES,
-        read_statistics=lambda root, info, _table: read_old_image_statistics(root, info),
+        read_statistics=lambda root, info, _table: pooled_statistics(read_old_image_statistics(root, info)),
     ),
 }
 """`codebase_version` -> its layout."""

@@ -8,7 +8,6 @@ videos/chunk-000/observation.images.front/episode_000000.mp4
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -25,6 +24,8 @@ from molmoact2.data.statistics import Statistics
 EPISODES_LINES = "meta/episodes.jsonl"
 TASKS_LINES = "meta/tasks.jsonl"
 STATS_LINES = "meta/episodes_stats.jsonl"
+SUMMABLE = ("min", "max", "mean", "std", "count")
+"""Statistics of parts from which those of the whole follow."""
 
 
 def read_old_episodes(root: Path, info: Mapping[str, Any]) -> EpisodesTable:
@@ -51,19 +52,30 @@ def read_old_tasks(root: Path) -> dict[int, str]:
     return tasks
 
 
-def read_old_image_statistics(root: Path, info: Mapping[str, Any]) -> dict[str, Statistics]:
-    """Camera key -> min, max, mean, std [3, 1, 1] and count [1] over all episodes, pooled from those of each.
+def read_old_image_statistics(root: Path, info: Mapping[str, Any]) -> list[dict[str, Statistics]]:
+    """Statistics of the cameras of each episode: camera key -> min, max, mean, std [3, 1, 1] and count [1].
 
-    They are as exact as what was stored, which LeRobot takes from sampled frames. There are no quantiles, because those
-    of parts do not add up; cameras that some episode says nothing about are left out.
+    LeRobot takes them from sampled frames. Cameras that some episode says nothing about are left out.
     """
     path = root / STATS_LINES
     rows = read_json_lines(path, {"episode_index": int, "stats": dict}) if path.is_file() else []
-    rows = [row["stats"] for row in rows]
-    pooled = {}
-    for key in camera_keys(info):
-        if rows and all(key in stats for stats in rows):
-            pooled[key] = _pooled(path, key, [stats[key] for stats in rows])
+    rows.sort(key=_index)
+    is_whole = [_index(row) for row in rows] == list(range(info["total_episodes"]))
+    keys = [key for key in camera_keys(info) if is_whole and all(key in row["stats"] for row in rows)]
+    return [{key: _image_statistics(path, key, row["stats"][key]) for key in keys} for row in rows]
+
+
+def pooled_statistics(episodes: Sequence[Mapping[str, Statistics]]) -> dict[str, Statistics]:
+    """Statistics over all episodes from those of each; without quantiles, because those do not add up."""
+    pooled: dict[str, Statistics] = {}
+    for key in episodes[0] if episodes else ():
+        stacked = {name: np.stack([stats[key][name] for stats in episodes]) for name in SUMMABLE}
+        counts = stacked["count"].sum(axis=0)
+        weights = (stacked["count"] / counts)[..., None, None]
+        mean = (weights * stacked["mean"]).sum(axis=0)
+        variance = (weights * (stacked["std"] ** 2 + (stacked["mean"] - mean) ** 2)).sum(axis=0)
+        extremes = {"min": stacked["min"].min(axis=0), "max": stacked["max"].max(axis=0)}
+        pooled[key] = extremes | {"mean": mean, "std": np.sqrt(variance), "count": counts}
     return pooled
 
 
@@ -111,17 +123,14 @@ def _record(row: Mapping[str, Any], end: int, info: Mapping[str, Any]) -> Episod
     )
 
 
-def _pooled(path: Path, key: str, parts: Sequence[Any]) -> Statistics:
-    """Statistics of all parts together; each counts as often as it has samples."""
-    names = ("min", "max", "mean", "std", "count")
+def _image_statistics(path: Path, key: str, stored: Any) -> Statistics:
+    """Check what is stored about one camera of one episode."""
     try:
-        low, high, mean, std, count = (np.array([part[name] for part in parts], np.float64) for name in names)
-        weights = (count / count.sum()).reshape(-1, *[1] * (mean.ndim - 1))
-        overall = (weights * mean).sum(axis=0)
-        variance = (weights * (std**2 + (mean - overall) ** 2)).sum(axis=0)
+        stats = {name: np.array(stored[name], np.float64) for name in SUMMABLE}
     except (KeyError, TypeError, ValueError) as error:
-        raise malformed(path, f"the statistics of {key!r} are not {', '.join(names)} of equal shapes") from error
-    is_right = math.isfinite(variance.sum()) and overall.shape == (3, 1, 1)
-    expect(is_right, path, f"the statistics of {key!r} are not finite numbers per channel, [3, 1, 1]")
-    extremes = {"min": low.min(axis=0), "max": high.max(axis=0)}
-    return {**extremes, "mean": overall, "std": np.sqrt(variance), "count": count.sum(axis=0).astype(np.int64)}
+        raise malformed(path, f"the statistics of {key!r} are not numbers: {error!r}") from error
+    shapes = {name: value.shape for name, value in stats.items()}
+    is_right = shapes == dict.fromkeys(SUMMABLE, (3, 1, 1)) | {"count": (1,)} and stats["count"][0] > 0
+    is_right = is_right and all(np.isfinite(value).all() for value in stats.values())
+    expect(bool(is_right), path, f"the statistics of {key!r} are not finite numbers per channel, [3, 1, 1]: {shapes}")
+    return stats | {"count": stats["count"].astype(np.int64)}

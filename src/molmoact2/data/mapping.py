@@ -90,7 +90,7 @@ def read_mapping(path: Path) -> RldsMapping:
         expect(known[name](value), path, f"{name} is {value!r}", "Correct it as docs/datasets.md shows.")
     missing = {"fps", "robot_type"} - set(content)
     expect(not missing, path, f"it does not say {', '.join(sorted(missing))}", "Add it.")
-    lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
+    lists: dict[str, Any] = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
     return RldsMapping(**(content | lists))
 
 

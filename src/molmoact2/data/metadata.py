@@ -209,9 +209,10 @@ def _is_rgb(feature: Mapping[str, Any]) -> bool:
     return len(shape) == 3 and 3 in (shape[0], shape[2]) and not is_depth
 
 
-def write_tasks(root: Path, tasks: list[str]) -> None:
-    """Write the instructions, in the order of their index, so that pandas finds them as an index named `task`."""
-    table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())})
+def write_tasks(root: Path, tasks: Mapping[int, str]) -> None:
+    """Write task index -> instruction, so that pandas finds the instructions as an index named `task`."""
+    indices, texts = pa.array(tasks.keys(), pa.int64()), pa.array(tasks.values(), pa.string())
+    table = pa.table({"task_index": indices, "task": texts})
     columns = [
         {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64"},
         {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object"},

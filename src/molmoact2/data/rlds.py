@@ -6,6 +6,7 @@ bridge_dataset-train.tfrecord-00000-of-00001     an episode per record; a featur
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ FEATURES_FILE = "features.json"
 DATASET_FILE = "dataset_info.json"
 STEPS = "steps"
 OTHER = "other"
+NUMBERS = re.compile(r"bool|float(16|32|64)|u?int(8|16|32|64)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,11 +182,11 @@ def _flattened(feature: Mapping[str, Any], name: str) -> Iterator[tuple[str, Ste
         case {"featuresDict": {"features": parts}}:
             for part, inner in parts.items():
                 yield from _flattened(inner, f"{name}/{part}".removeprefix("/"))
-        case {"tensor": {"dtype": str() as dtype, "encoding": "none"} as tensor} if np.dtype(dtype).kind in "fiub":
+        case {"tensor": {"dtype": str() as dtype, "encoding": "none"} as tensor} if NUMBERS.fullmatch(dtype):
             yield name, StepFeature(kind="tensor", shape=_shape(tensor), dtype=dtype)
         case {"image": {"dtype": "uint8"} as image} if _shape(image)[-1:] == (3,):
             yield name, StepFeature(kind="image", shape=_shape(image))
-        case {"text": _}:
+        case {"text": _} | {"tensor": {"dtype": "string" | "object", "shape": {"dimensions": []} | {}}}:
             yield name, StepFeature(kind="text")
         case _:
             yield name, StepFeature(kind=OTHER)

@@ -102,8 +102,8 @@ def _zero_bytes(doublings: int) -> NDArray[np.uint32]:
     if doublings:
         half = _zero_bytes(doublings - 1)
         return _advance(half, half)
-    bits = 2 ** np.arange(32, dtype=np.uint32)
-    return _byte_table()[bits % 256] ^ bits // 256
+    bits = np.array([1 << place for place in range(32)], np.uint32)
+    return (_byte_table()[bits % 256] ^ bits // 256).astype(np.uint32)
 
 
 def _advance(states: NDArray[np.uint32], operator: NDArray[np.uint32]) -> NDArray[np.uint32]:

@@ -68,7 +68,7 @@ def encode_video(path: Path, images: NDArray[np.uint8], *, fps: int, encoding: V
         container.mux(stream.encode())
 
 
-def join_videos(path: Path, parts: Sequence[tuple[Path, int]], *, fps: int) -> None:
+def join_videos(path: Path, parts: Sequence[tuple[Path, int]], *, fps: float) -> None:
     """Write the first frames of several files of one encoding as one file, without encoding again, atomically.
 
     Args:
@@ -78,7 +78,7 @@ def join_videos(path: Path, parts: Sequence[tuple[Path, int]], *, fps: int) -> N
     """
     with written_atomically(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         with av.open(str(parts[0][0])) as first:
-            stream = container.add_stream_from_template(first.streams.video[0])
+            stream = container.add_stream_from_template(first.streams.video[0], opaque=True)
         num_frames = 0
         for source, count in parts:
             for packet in _first_packets(source, count):
@@ -94,6 +94,19 @@ def decoder_setup(path: Path) -> tuple[Any, ...]:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         return stream.codec.name, stream.width, stream.height, stream.time_base, stream.codec_context.extradata
+
+
+def packet_times(path: Path) -> NDArray[np.float64]:
+    """When each frame of a file is shown, in seconds, in the order in which they are stored; nothing is decoded.
+
+    Raises ValueError, naming the file, when it is no video.
+    """
+    try:
+        with av.open(str(path)) as container:
+            tick_s = float(container.streams.video[0].time_base or Fraction(1, av.time_base))
+            return np.array([packet.pts for packet in container.demux(video=0) if packet.pts is not None]) * tick_s
+    except (FFmpegError, IndexError) as error:
+        raise malformed(path, f"it is missing or cut off, and holds no readable video ({error})") from error
 
 
 def _first_packets(path: Path, count: int) -> Iterable[av.Packet]:

@@ -143,7 +143,7 @@ class DatasetWriter:
         histograms = {CAMERA_PREFIX + camera: pixel_histogram(images) for camera, images in episode.images.items()}
         self._write_files(episode, columns, histograms)
         if tasks != self._tasks:
-            write_tasks(self.root, tasks)
+            write_tasks(self.root, dict(enumerate(tasks)))
         info = self._info | {
             "total_episodes": self.num_episodes + 1,
             "total_frames": self.num_frames + len(episode.action),
