@@ -36,6 +36,8 @@ class Conversion:
     """Its format, for instance "LeRobot v2.1"."""
     num_episodes: int
     num_frames: int
+    pictures: str
+    """What was done with them, in words."""
     left_out: tuple[int, ...] = ()
     """Episodes of the source that are not in the new dataset, because their video is missing."""
     black_episodes: dict[str, int] = field(default_factory=dict)
@@ -104,7 +106,11 @@ def _convert_old(folder: Path, output: Path, only_with_video: bool, progress: Pr
         upgrade(dataset, root, chosen, lambda: progress.advance(bar))
         new = LeRobotDataset(root)
     return Conversion(
-        source=f"LeRobot {OLD_VERSION}", num_episodes=len(new.episodes), num_frames=len(new), left_out=left_out
+        source=f"LeRobot {OLD_VERSION}",
+        num_episodes=len(new.episodes),
+        num_frames=len(new),
+        pictures="unchanged, nothing was encoded again",
+        left_out=left_out,
     )
 
 
@@ -132,6 +138,7 @@ def _convert_rlds(
         source=f"RLDS {rlds.name}",
         num_episodes=writer.num_episodes,
         num_frames=writer.num_frames,
+        pictures="encoded anew as H.264",
         black_episodes=dict(black),
     )
 

@@ -8,6 +8,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from molmoact2.data.errors import require
 from molmoact2.data.reader import LeRobotDataset
+from molmoact2.data.rlds import is_rlds
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DOWNLOADED = ("meta/*", "data/*", "videos/*")
@@ -23,7 +24,10 @@ def open_dataset(source: str | Path, *, revision: str | None = None) -> LeRobotD
     Raises:
         ValueError: when there is no such dataset, or it is damaged or contradicts itself.
     """
-    return LeRobotDataset(locate_dataset(source, revision))
+    folder = locate_dataset(source, revision)
+    fix = f"Convert it first: molmoact2 data convert {source} OUTPUT"
+    require(not is_rlds(folder), f"{source} holds RLDS data, which is not read frame by frame. {fix}")
+    return LeRobotDataset(folder)
 
 
 def locate_dataset(source: str | Path, revision: str | None = None) -> Path:

@@ -93,7 +93,7 @@ def _byte_table() -> NDArray[np.uint32]:
     states = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         states = (states >> 1) ^ (states & 1) * POLYNOMIAL
-    return states
+    return states.astype(np.uint32)
 
 
 @cache
