@@ -1,17 +1,162 @@
-"""Photometric augmentation of a batch of images, in one vectorised pass, seeded by the caller.
+"""Augmentation of training images: crop and rotation, colour, blur; every camera on its own (training.md E.5).
 
-Each image gets its own draw: brightness and contrast by a factor, saturation towards or away from grey, and a mild
-change of colour temperature (training E.5 gives the recipe's ranges; hue is kept small since tasks name colours).
+    none          the images as they are
+    photometric   colour, then blur
+    full          crop and rotation, then colour, then blur
+
+All that is random comes from the caller's generator, in the same number of draws whatever the strengths are. Two
+differences from the recipe as torchvision would do it: crop and rotation are one resampling instead of two, so the
+image is smoothed once, and colour changes always come in the order brightness, contrast, saturation, hue.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
+
+from molmoact2.data.errors import require
 
 LUMA = (0.299, 0.587, 0.114)
+BLUR_REACH = 2
+"""Pixels to each side that the blur mixes in: a kernel of 5."""
+MODES = ("none", "photometric", "full")
+DRAWS = ("left", "top", "angle", "brightness", "contrast", "saturation", "hue", "blur", "sigma")
+"""What is drawn for each image, uniformly from [0, 1) at first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """The recipe; the defaults are the paper's."""
+
+    mode: Literal["none", "photometric", "full"] = "full"
+    crop: float = 0.95
+    """Side of the part that is kept, relative to the whole; it is scaled back to the full size."""
+    rotation_deg: float = 5.0
+    """Largest rotation both ways; what comes in from outside is black."""
+    brightness: float = 0.2
+    """Largest change of the factor 1, both ways; the same for contrast and saturation."""
+    contrast: float = 0.2
+    saturation: float = 0.2
+    hue: float = 0.05
+    """Largest shift both ways, as a fraction of the circle of hues."""
+    blur_probability: float = 0.2
+    blur_sigma: tuple[float, float] = (0.1, 1.0)
+    """Least and largest width of the Gaussian, in pixels."""
+
+    def __post_init__(self) -> None:
+        require(self.mode in MODES, f"Augmentation must be one of {', '.join(MODES)}, got {self.mode!r}.")
+        require(0 < self.crop <= 1, f"crop must be above 0 and at most 1, got {self.crop}.")
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> tuple[NDArray[np.uint8], ...]:
+        """Augment images [h, w, 3], of any sizes."""
+        if self.mode == "none":
+            return tuple(images)
+        draws = rng.random((len(images), len(DRAWS))).astype(np.float32)
+        done = list(images)
+        for shape in {image.shape for image in images}:
+            chosen = [i for i, image in enumerate(images) if image.shape == shape]
+            same = torch.from_numpy(np.stack([images[i] for i in chosen]))
+            for i, image in zip(chosen, self.batch(same, torch.from_numpy(draws[chosen])).numpy(), strict=True):
+                done[i] = image
+        return tuple(done)
+
+    def batch(self, images: UInt8[Tensor, "n h w 3"], draws: Float[Tensor, "n d"]) -> UInt8[Tensor, "n h w 3"]:
+        """Augment images of one size; `draws` are in [0, 1), a column for each of `DRAWS`."""
+        drawn: dict[str, Tensor] = dict(zip(DRAWS, draws.T, strict=True))
+        x = images.permute(0, 3, 1, 2).float().contiguous()
+        if self.mode == "full":
+            x = crop_and_rotate(x, self._windows(drawn, x.shape[2:]), self._spread(drawn["angle"], self.rotation_deg))
+        brightness, contrast, saturation = (
+            1 + self._spread(drawn[name], vars(self)[name])[:, None, None, None]
+            for name in ("brightness", "contrast", "saturation")
+        )
+        x.mul_(brightness).clamp_(0, 255)
+        x = torch.lerp(grey(x).mean(dim=(1, 2, 3), keepdim=True), x, contrast).clamp_(0, 255)
+        x = torch.lerp(grey(x), x, saturation).clamp_(0, 255)
+        x = shift_hue(x, self._spread(drawn["hue"], self.hue))
+        blurred = (drawn["blur"] < self.blur_probability).nonzero()[:, 0]
+        low, high = self.blur_sigma
+        if len(blurred) and min(x.shape[2:]) > BLUR_REACH:
+            x[blurred] = blur(x[blurred], low + (high - low) * drawn["sigma"][blurred])
+        return x.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+    @staticmethod
+    def _spread(draw: Float[Tensor, " n"], most: float) -> Float[Tensor, " n"]:
+        """From [0, 1) to [-most, most)."""
+        return most * (2 * draw - 1)
+
+    def _windows(self, drawn: dict[str, Tensor], size: Sequence[int]) -> Float[Tensor, "n 4"]:
+        """Left, top, width and height of each crop, in whole pixels."""
+        height, width = size
+        inner = [round(self.crop * width), round(self.crop * height)]
+        left = (drawn["left"] * (width - inner[0] + 1)).floor()
+        top = (drawn["top"] * (height - inner[1] + 1)).floor()
+        return torch.stack([left, top, *(torch.full_like(left, side) for side in inner)], dim=1)
+
+
+def crop_and_rotate(
+    x: Float[Tensor, "n c h w"], windows: Float[Tensor, "n 4"], angles_deg: Float[Tensor, " n"]
+) -> Float[Tensor, "n c h w"]:
+    """Scale each window (left, top, width, height) to the full size and rotate it, bilinear, in one resampling.
+
+    Outside of the rotated window it is black; at its border a pixel fades by the part of it that lies outside.
+    """
+    height, width = x.shape[2:]
+    u, v = _rotated(height, width, angles_deg)
+    left, top, inner_width, inner_height = windows.T[:, :, None, None]
+    covered = _inside(u, width) * _inside(v, height)
+    source_u = left + ((u + 0.5) * (inner_width / width) - 0.5).clamp(min=0).minimum(inner_width - 1)
+    source_v = top + ((v + 0.5) * (inner_height / height) - 0.5).clamp(min=0).minimum(inner_height - 1)
+    grid = torch.stack([(2 * source_u + 1) / width - 1, (2 * source_v + 1) / height - 1], dim=-1)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False).mul_(covered[:, None])
+
+
+def _rotated(height: int, width: int, angles_deg: Float[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+    """Where the pixels [n, height, width] of the result come from, as column and row, turning around the middle."""
+    angle = torch.deg2rad(angles_deg)[:, None, None]
+    right = torch.arange(width) - (width - 1) / 2
+    down = (torch.arange(height) - (height - 1) / 2)[:, None]
+    cosine, sine = torch.cos(angle), torch.sin(angle)
+    return cosine * right - sine * down + (width - 1) / 2, sine * right + cosine * down + (height - 1) / 2
+
+
+def _inside(position: Tensor, size: int) -> Tensor:
+    """How much of a pixel at this position lies inside, from 0 to 1: the sum of the inner pixels' weights."""
+    return (1 + torch.minimum(position, size - 1 - position)).clamp(0, 1)
+
+
+def grey(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
+    """The brightness that an eye sees."""
+    red, green, blue = x.unbind(dim=1)
+    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)[:, None]
+
+
+def shift_hue(x: Float[Tensor, "n 3 h w"], shift: Float[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:
+    """Turn the circle of hues by a fraction `shift`, keeping saturation and value (HSV)."""
+    red, green, blue = x.unbind(dim=1)
+    high, low = x.amax(dim=1), x.amin(dim=1)
+    chroma = high - low
+    safe = chroma.clamp(min=1e-6)
+    of_blue = torch.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4)
+    sextant = torch.where(high == red, (green - blue) / safe, of_blue) + 6 * shift[:, None, None]
+    turned = [(sextant + n).remainder_(6) for n in (5, 3, 1)]
+    return torch.stack([high - chroma * torch.minimum(k, 4 - k).clamp_(0, 1) for k in turned], dim=1)
+
+
+def blur(x: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+    """Gaussian blur with 5 x 5 weights, mirrored at the border; image `i` with a width of `sigma[i]` pixels."""
+    n, channels, height, width = x.shape
+    offset = torch.arange(-BLUR_REACH, BLUR_REACH + 1)
+    weights = torch.softmax(-0.5 * (offset / sigma[:, None]) ** 2, dim=1).repeat_interleave(channels, dim=0)[:, None]
+    planes = F.pad(x.reshape(1, n * channels, height, width), (BLUR_REACH,) * 4, mode="reflect")
+    planes = F.conv2d(planes, weights[:, :, None], groups=n * channels)
+    return F.conv2d(planes, weights[..., None], groups=n * channels).reshape(x.shape)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ class Instructions:
         Raises:
             ValueError: naming the file, when it is damaged or annotates episodes that are not there.
         """
+        self.language = language
         path, num_episodes = dataset.root / ANNOTATIONS_PATH, len(dataset.episodes)
         self.is_annotated: bool = path.exists()
         """Whether the dataset has new instructions at all."""
