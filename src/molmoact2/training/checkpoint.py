@@ -1,24 +1,32 @@
-"""What a stopped run needs to continue as if it had never stopped: tensors in safetensors, the rest in JSON.
+"""What a stopped run needs to continue as if it had never stopped, on any number of ranks.
 
-A checkpoint is one folder that appears whole; only the newest is kept.
+    checkpoints/step-0000500/
+        parameters-00000-of-00002.safetensors      each rank's pieces (training/pieces.py), the same for
+        average-…  exp_avg-…  exp_avg_sq-…  step-…  the moving average and for each kind of optimiser state
+        progress.json                              the rest
+
+A checkpoint appears whole: all ranks write into a hidden folder, and when every file is on the disk it is renamed. All
+ranks must see the same folder. Only what learns is stored. What is frozen is not: it comes from where the run started,
+and a checksum tells whether that is still the same.
 """
 
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from molmoact2.training.optimizer import MovingAverage
+from molmoact2.training.parallel import ALONE, World, local
+from molmoact2.training.pieces import StoredTensor, opened_pieces, read_into, write_pieces
 
-TENSORS, PROGRESS = "state.safetensors", "progress.json"
+PARAMETERS, AVERAGE, AVERAGED = "parameters", "average", "model"
+PROGRESS, STORED = "progress.json", "stored"
+WRITING, REMOVING, REPLACED = ".writing-", ".removing-", ".replaced"
 
 
 def save_checkpoint(
@@ -27,26 +35,40 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     average: MovingAverage,
     progress: Mapping[str, Any],
+    *,
+    world: World = ALONE,
+    keep: int = 1,
 ) -> None:
-    """Write `folder/step-N`, then remove older ones; `progress` holds at least `step`."""
-    tensors = {f"{name}.{key}": p.data for name, module in modules.items() for key, p in module.named_parameters()}
-    tensors |= {f"average.{key}": tensor for key, tensor in average.average.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write `folder/step-N` and leave the newest `keep` checkpoints; `progress` holds at least `step`.
+
+    All ranks must call it. The one of `modules` that is called "model" is the one `average` is of.
+
+    Raises:
+        OSError: the disk is full, for example; on every rank, and earlier checkpoints are as they were.
+    """
     final = folder / f"step-{progress['step']:07d}"
-    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / TENSORS)
-    (temporary / PROGRESS).write_text(json.dumps({**progress, "average_updates": average.updates}), encoding="utf-8")
-    for file in temporary.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    if final.exists():
-        shutil.rmtree(final)
-    os.replace(temporary, final)
-    for old in folder.iterdir():
-        if old != final:
-            shutil.rmtree(old)
+    temporary = folder / f"{WRITING}{final.name}"
+    kinds = _by_kind(modules, optimizer, average)
+    stored = {
+        "average_updates": average.updates,
+        "files": [_file_name(kind, rank, world.size) for kind in kinds for rank in range(world.size)],
+        "frozen": checksum(modules, world),
+    }
+
+    def write() -> None:
+        for kind, tensors in kinds.items():
+            path = temporary / _file_name(kind, world.rank, world.size)
+            write_pieces(path, tensors, world)
+            _flush(path)
+
+    try:
+        world.together(lambda: _begin(temporary) if world.is_main else None)
+        world.together(write)
+        world.together(lambda: _publish(temporary, final, {**progress, STORED: stored}) if world.is_main else None)
+    finally:
+        if world.is_main:
+            shutil.rmtree(temporary, ignore_errors=True)
+    world.together(lambda: _prune(final, keep) if world.is_main else None)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -67,29 +89,175 @@ def read_progress(checkpoint: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(
-    checkpoint: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, average: MovingAverage
+    checkpoint: Path,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage,
+    *,
+    world: World = ALONE,
 ) -> None:
-    """Bring everything to the state that was saved.
+    """Bring everything to the state that was saved, on however many ranks it was. All ranks must call it.
 
     Raises:
-        ValueError: the file is damaged or belongs to another network.
+        ValueError: a file is damaged, or this is of another network, of other trained parts, or of a run that started
+            from other weights. In a run of one process nothing has changed then.
     """
+    frozen = checksum(modules, world)
+    world.together(lambda: _load(checkpoint, modules, optimizer, average, frozen))
+
+
+def _load(
+    checkpoint: Path,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage,
+    frozen: int,
+) -> None:
     try:
-        tensors = load_file(checkpoint / TENSORS)
-        for name, module in modules.items():
-            module.load_state_dict(_part(tensors, name), strict=False)
-            if missing := [key for key, _ in module.named_parameters() if f"{name}.{key}" not in tensors]:
-                raise KeyError(missing[0])
-    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{checkpoint} is damaged or of another network ({error}).") from error
-    average.average = _part(tensors, "average")
-    average.updates = read_progress(checkpoint)["average_updates"]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _part(tensors, "optimizer").items():
-        index, key = name.split(".")
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        about = read_progress(checkpoint)[STORED]
+        paths, updates, stored_frozen = about["files"], about["average_updates"], about["frozen"]
+        paths = [checkpoint / name for name in paths]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{checkpoint} is damaged, or of another version of this program ({error!r}).") from error
+    with opened_pieces(paths) as stored:
+        learning = _learning(modules)
+        state = _empty_state(stored, learning)
+        targets = _named(learning, average)
+        targets |= {f"{kind}.{name}": tensor for name, of in state.items() for kind, tensor in of.items()}
+        _refuse_others(checkpoint, stored, targets)
+        if frozen != stored_frozen:
+            raise ValueError(f"{checkpoint} is of a run with other frozen weights. Start from those it started from.")
+        for name, target in targets.items():
+            read_into(name, stored[name], target)
+    average.updates = updates
+    numbers = {index: state[name] for index, name in enumerate(_optimized(learning, optimizer)) if name in state}
+    optimizer.load_state_dict({"state": numbers, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+def checksum(modules: Mapping[str, nn.Module], world: World = ALONE) -> int:
+    """A number that tells frozen weights from others, the same on any number of ranks: the sum of their half-words."""
+    total = torch.zeros((), dtype=torch.int64)
+    for module in modules.values():
+        for parameter in module.parameters():
+            if not parameter.requires_grad and world.owns(parameter):
+                total += local(parameter).detach().flatten().view(torch.int16).sum(dtype=torch.int64).cpu()
+    return int(world.sum(total))
+
+
+def _learning(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """Every parameter that learns, by its module's name and its own."""
+    return {
+        f"{module_name}.{name}": parameter
+        for module_name, module in modules.items()
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def _named(learning: Mapping[str, nn.Parameter], average: MovingAverage) -> dict[str, Tensor]:
+    """Parameters and their moving averages, by their names on disk."""
+    averages = {
+        f"{AVERAGE}.{AVERAGED}.{name}": tensor
+        for name, tensor in average.average.items()
+        if f"{AVERAGED}.{name}" in learning
+    }
+    for name, tensor in averages.items():
+        assert tensor.shape == learning[name.removeprefix(f"{AVERAGE}.")].shape, f"{name} is not laid out as it should"
+    return {**{f"{PARAMETERS}.{name}": parameter.data for name, parameter in learning.items()}, **averages}
+
+
+def _optimized(learning: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> list[str]:
+    """Names of the optimiser's parameters, in its order."""
+    names = {id(parameter): name for name, parameter in learning.items()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _by_kind(
+    modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, average: MovingAverage
+) -> dict[str, dict[str, Tensor]]:
+    """Everything that is stored, by kind and by name on disk."""
+    learning = _learning(modules)
+    tensors = _named(learning, average)
+    state = optimizer.state_dict()["state"]
+    for index, name in enumerate(_optimized(learning, optimizer)):
+        tensors |= {f"{kind}.{name}": value for kind, value in state.get(index, {}).items()}
+    kinds: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        kinds.setdefault(name.split(".")[0], {})[name] = tensor
+    return kinds
+
+
+def _empty_state(
+    stored: Mapping[str, StoredTensor], learning: Mapping[str, nn.Parameter]
+) -> dict[str, dict[str, Tensor]]:
+    """Room for the stored optimiser state: sharded like its parameter where it has the same shape."""
+    state: dict[str, dict[str, Tensor]] = {}
+    for full_name, tensor in stored.items():
+        kind, name = full_name.split(".", 1)
+        if kind not in (PARAMETERS, AVERAGE) and name in learning:
+            parameter = learning[name]
+            is_alike = tensor.shape == tuple(parameter.shape)
+            room = torch.zeros_like(parameter.detach()) if is_alike else torch.zeros(tensor.shape)
+            state.setdefault(name, {})[kind] = room
+    return state
+
+
+def _refuse_others(checkpoint: Path, stored: Mapping[str, StoredTensor], targets: Mapping[str, Tensor]) -> None:
+    different = sorted(stored.keys() ^ targets.keys())
+    different += [name for name in stored.keys() & targets.keys() if stored[name].shape != tuple(targets[name].shape)]
+    if different:
+        raise ValueError(
+            f"{checkpoint} is of another network, or other parts of it were trained: {len(different)} tensors differ, "
+            f"such as {different[0]}. Use the settings of that run, or another output folder."
+        )
+
+
+def _file_name(kind: str, rank: int, size: int) -> str:
+    return f"{kind}-{rank:05d}-of-{size:05d}.safetensors"
+
+
+def _begin(temporary: Path) -> None:
+    """Clear away what stopped runs have left, and make the hidden folder."""
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    for prefix in (WRITING, REMOVING):
+        for leftover in temporary.parent.glob(f"{prefix}*"):
+            shutil.rmtree(leftover)
+    temporary.mkdir()
+
+
+def _publish(temporary: Path, final: Path, progress: Mapping[str, Any]) -> None:
+    """Give the finished folder its name. At every moment the newest name in the folder is a complete checkpoint."""
+    path = temporary / PROGRESS
+    path.write_text(json.dumps(progress), encoding="utf-8")
+    _flush(path)
+    _flush(temporary)
+    if final.exists():
+        replaced = final.with_name(final.name + REPLACED)
+        _remove([replaced])
+        os.replace(final, replaced)
+    os.replace(temporary, final)
+    _flush(final.parent)
+
+
+def _prune(final: Path, keep: int) -> None:
+    """Remove all but `final` and the newest before it; later ones are of a course that was given up."""
+    earlier = sorted(path for path in final.parent.glob("step-*") if path.name < final.name)
+    kept = {final, *earlier[len(earlier) - keep + 1 :]}
+    _remove(set(final.parent.glob("step-*")) - kept)
+
+
+def _remove(checkpoints: Iterable[Path]) -> None:
+    """Remove those that exist; none of them is ever seen half removed."""
+    for old in (path for path in checkpoints if path.exists()):
+        hidden = old.with_name(REMOVING + old.name)
+        os.replace(old, hidden)
+        shutil.rmtree(hidden)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a directory, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
