@@ -51,7 +51,7 @@ class Report:
         from molmoact2.inference import load_policy
 
         dataset = LeRobotDataset(self.dataset)
-        training = LeRobotDataset(self.train_dataset or self.dataset)
+        training = LeRobotDataset(self.train_dataset) if self.train_dataset else dataset
         held_out, train = choose_episodes(
             self.episodes, len(dataset.episodes), len(training.episodes), is_apart=self.train_dataset is not None
         )

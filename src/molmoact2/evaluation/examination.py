@@ -131,7 +131,11 @@ def examine(
 
     Arguments and errors are those of `training_report.write_training_report`.
     """
-    shared = set(held_out_episodes) & set(train_episodes) if train_dataset.root == dataset.root else set()
+    shared = (
+        set(held_out_episodes) & set(train_episodes)
+        if train_dataset.root.resolve() == dataset.root.resolve()
+        else set()
+    )
     require(not shared, f"Held-out episodes must not be trained on, but both sides have {sorted(shared)[:10]}.")
     recordings = ((dataset, held_out_episodes), (train_dataset, train_episodes))
     for recording, _ in recordings:

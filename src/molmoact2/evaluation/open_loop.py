@@ -98,12 +98,12 @@ def sample_frames(
 
 
 def episode_rows(dataset: LeRobotDataset, episodes: Sequence[int]) -> NDArray[np.int64]:
-    """The rows of these episodes, one after the other; ValueError where there are none, or one is not there."""
+    """The rows of these episodes, in the order of the dataset; ValueError where there are none, or one is not there."""
     last = len(dataset.episodes) - 1
     unknown = [index for index in episodes if not 0 <= index <= last]
     require(not unknown, f"There is no episode {unknown[:10]}; {dataset.root} has the episodes 0 to {last}.")
     require(len(episodes) > 0, f"At least one episode of {dataset.root} must be named, got none.")
-    records = [dataset.episodes[index] for index in dict.fromkeys(episodes)]
+    records = [dataset.episodes[index] for index in sorted(set(episodes))]
     return np.concatenate([np.arange(record.from_index, record.to_index) for record in records])
 
 

@@ -33,20 +33,23 @@ WORDS = {
 SHORTCUTS: dict[str, tuple[Tone, str]] = {
     "state only": (
         "bad",
-        "A state-only shortcut: what it plans follows from where its joints are, not from what it sees.",
+        "A state-only shortcut: what it sees does not make its plans better; all it knows is its joints and the words.",
     ),
     "images only": ("good", "No state-only shortcut: it plans from what it sees, whatever its joints say."),
     "neither": ("bad", "Neither images nor state make a difference: it plans the same average motion everywhere."),
+    "images at least": ("good", "No state-only shortcut: it needs what it sees, and perhaps where its joints are."),
     "both": ("good", "No state-only shortcut: it needs both what it sees and where its joints are."),
     "unclear": ("open", "These frames do not say whether it takes a state-only shortcut."),
 }
 USED: dict[tuple[bool | None, bool | None], str] = {
     (True, True): "both",
+    (True, None): "images at least",
     (True, False): "images only",
     (False, True): "state only",
+    (False, None): "state only",
     (False, False): "neither",
 }
-"""Whether images and the state are used -> the answer."""
+"""Whether images and the state are used, None where that is unclear -> the answer; unclear for what is not here."""
 TONES: dict[str, Tone] = {
     "better": "good",
     "relies": "good",
@@ -168,7 +171,7 @@ def find_saturation(examination: Examination) -> Finding:
 
 def percent(share: float) -> str:
     """A share as a percentage."""
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
 
 
 def interval_words(interval: Interval) -> str:

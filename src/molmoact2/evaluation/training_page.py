@@ -30,11 +30,28 @@ TRACK = (0.5, 8.0)
 """Ratios at the ends of a track, which is logarithmic."""
 LEAD = """What the policy plans at frames of episodes that it was not trained on, against what was recorded to happen
 next. Nothing is executed here: this page says what it looks at, not how often it succeeds."""
+PILLS = {
+    "better": "yes",
+    "worse": "no",
+    "relies": "yes",
+    "uses": "a little",
+    "ignores": "no",
+    "unclear": "cannot tell",
+    "untestable": "cannot tell",
+    "both": "no",
+    "images at least": "no",
+    "images only": "no",
+    "state only": "yes",
+    "neither": "neither",
+    "fits": "yes",
+    "saturated": "no",
+}
+"""Answer of a finding -> answer to its title."""
 TITLES = {
     "skill": "Does it predict?",
     "cameras": "Does it look?",
     "words": "Does it listen?",
-    "shortcut": "Is it a shortcut?",
+    "shortcut": "Does it take a shortcut?",
     "saturation": "Does the data fit?",
 }
 
@@ -46,7 +63,7 @@ def training_page(
     errors = examination.errors[POLICY]
     return Template((PAGE / "training.html").read_text(encoding="utf-8")).substitute(
         title=escape(f"Training report · {examination.tag}"),
-        headline=escape(f"What {examination.tag} learned"),
+        headline=escape(f"What the policy for {examination.tag} learned"),
         lead=LEAD,
         summary=summary_section(errors, findings),
         open_loop=open_loop_section(examination),
@@ -61,7 +78,7 @@ def training_page(
 def summary_section(errors: Errors, findings: Sequence[Finding]) -> str:
     """The error in one number, and the findings in words."""
     rows = "".join(
-        f'<div class="finding"><span class="pill {one.tone}">{escape(one.answer)}</span>'
+        f'<div class="finding"><span class="pill {one.tone}">{PILLS[one.answer]}</span>'
         f"<div><h3>{TITLES[one.subject]}</h3><p>{escape(one.sentence)}</p></div></div>"
         for one in findings
     )
@@ -241,8 +258,8 @@ def curves_section(curves: Curves) -> str:
         for wanted in (False, True)
     )
     return f"""<h2>How it learned</h2>
-<p class="hint">Everything that the run logged, from step {span[0]:,.0f} to {span[1]:,.0f}. Numbers above 0 are drawn on
-a logarithmic scale. Captions say the first, the last, and between which values the chart runs.</p>
+<p class="hint">Everything that the run logged, from step {span[0]:,.0f} to {span[1]:,.0f}. What is always above 0 is
+drawn on a logarithmic scale. Captions give the first and the last value.</p>
 <div class="grid small">{large}</div><div class="grid tiny small">{tiny}</div>"""
 
 

@@ -66,9 +66,11 @@ def write_training_report(
         options=options,
     )
     findings = find(examination)
+    num_frames = len(examination.target.rows)
     method = {
-        "held-out frames": f"{len(examination.target.rows)} of {examination.num_episodes} episodes of {dataset.root}, "
-        f"drawn with seed {seed}; {examination.num_unanswered} more left out because the policy finished no action",
+        "held-out data": f"{num_frames} frames of {examination.num_episodes} episodes of {dataset.root}",
+        "seed": str(seed),
+        "left out": f"{examination.num_unanswered} frames at which the policy finished no action",
         "training data": f"{examination.num_train_episodes} episodes of {training.root}",
         "embodiment": tag.tag,
         "mode": options.mode,
