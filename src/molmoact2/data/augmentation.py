@@ -79,7 +79,7 @@ class Augmentation:
         x.mul_(brightness).clamp_(0, 255)
         x = torch.lerp(grey(x).mean(dim=(1, 2, 3), keepdim=True), x, contrast).clamp_(0, 255)
         x = torch.lerp(grey(x), x, saturation).clamp_(0, 255)
-        x = shift_hue(x, self._spread(drawn["hue"], self.hue))
+        x = shift_hue(x, self._spread(drawn["hue"], self.hue)) if self.hue else x
         blurred = (drawn["blur"] < self.blur_probability).nonzero()[:, 0]
         low, high = self.blur_sigma
         if len(blurred) and min(x.shape[2:]) > BLUR_REACH:
@@ -151,33 +151,12 @@ def shift_hue(x: Float[Tensor, "n 3 h w"], shift: Float[Tensor, " n"]) -> Float[
 
 def blur(x: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
     """Gaussian blur with 5 x 5 weights, mirrored at the border; image `i` with a width of `sigma[i]` pixels."""
-    n, channels, height, width = x.shape
     offset = torch.arange(-BLUR_REACH, BLUR_REACH + 1)
-    weights = torch.softmax(-0.5 * (offset / sigma[:, None]) ** 2, dim=1).repeat_interleave(channels, dim=0)[:, None]
-    planes = F.pad(x.reshape(1, n * channels, height, width), (BLUR_REACH,) * 4, mode="reflect")
-    planes = F.conv2d(planes, weights[:, :, None], groups=n * channels)
-    return F.conv2d(planes, weights[..., None], groups=n * channels).reshape(x.shape)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Photometric:
-    """How far each property may move from 1, both ways."""
-
-    brightness: float = 0.2
-    contrast: float = 0.2
-    saturation: float = 0.2
-    tint: float = 0.05
-    """Of each colour channel on its own."""
-
-    def __call__(self, images: UInt8[Tensor, "n h w 3"], rng: np.random.Generator) -> UInt8[Tensor, "n h w 3"]:
-        """Augment every image on its own."""
-        n = len(images)
-
-        def factor(spread: float, channels: int = 1) -> Tensor:
-            return torch.from_numpy(rng.uniform(1 - spread, 1 + spread, (n, 1, 1, channels)).astype(np.float32))
-
-        x = images.float() * (factor(self.brightness) * factor(self.tint, 3))
-        mean = x.mean(dim=(1, 2, 3), keepdim=True)
-        x = torch.lerp(mean, x, factor(self.contrast))
-        grey = (x @ torch.tensor(LUMA))[..., None]
-        return torch.lerp(grey.expand_as(x), x, factor(self.saturation)).clamp_(0, 255).round_().to(torch.uint8)
+    weights = torch.softmax(-0.5 * (offset / sigma[:, None]) ** 2, dim=1)[:, :, None, None, None]
+    for axis, border in ((2, (0, 0, BLUR_REACH, BLUR_REACH)), (3, (BLUR_REACH, BLUR_REACH, 0, 0))):
+        padded, size = F.pad(x, border, mode="reflect"), x.shape[axis]
+        x = weights[:, BLUR_REACH] * padded.narrow(axis, BLUR_REACH, size)
+        for i in range(BLUR_REACH):  # four times as fast as a convolution on a CPU
+            pair = padded.narrow(axis, i, size) + padded.narrow(axis, 2 * BLUR_REACH - i, size)
+            x.addcmul_(weights[:, i], pair)
+    return x
