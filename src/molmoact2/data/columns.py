@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from molmoact2.data.episodes import EpisodeRecord
@@ -87,12 +88,13 @@ def _to_arrow(array: NDArray[Any]) -> pa.Array:
 def _to_numpy(path: Path, name: str, table: pa.Table, feature: Mapping[str, Any]) -> NDArray[Any]:
     """One column as an array, after checking that it has the type and shape of its feature."""
     expect(name in table.column_names, path, f"the column {name!r} is missing")
-    column = table[name].combine_chunks()
+    column, is_even = table[name].combine_chunks(), True
     while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+        is_even &= len(pc.unique(pc.list_value_length(column))) < 2
         column = column.flatten()
     shape = (table.num_rows, *_row_shape(feature))
     values = column.to_numpy(zero_copy_only=False)
-    fits = not column.null_count and values.size == np.prod(shape)
+    fits = is_even and not column.null_count and values.size == np.prod(shape)
     problem = f"the column {name!r} is not {feature['dtype']} of shape {list(shape)}: {table[name].type}"
     expect(fits and np.can_cast(values.dtype, feature["dtype"], "same_kind"), path, problem)
     return values.reshape(shape).astype(feature["dtype"], copy=False)

@@ -71,7 +71,7 @@ def decode_picture(content: bytes) -> NDArray[np.uint8]:
         with Image.open(BytesIO(content), formats=("PNG", "JPEG")) as image:
             mode = image.mode
             pixels = np.array(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"a picture is no readable PNG or JPEG ({error})") from error
     if mode not in RGB_MODES:
         raise ValueError(f"a picture has the colour mode {mode}, not one of {', '.join(RGB_MODES)}")
