@@ -6,7 +6,8 @@ by counting. Every 16 bits take one pass over the data, so float32 takes two, an
 says about everything at once, to the last bit.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +32,20 @@ class StatesAndActions(Protocol):
     def actions(self) -> NDArray[np.float32]:
         """[frames, action_dim]"""
         ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Vectors:
+    """States and actions of one dataset, and the names of their dimensions."""
+
+    source: str
+    """Where they are from, for messages."""
+    names: Mapping[str, tuple[str, ...]]
+    """ "state" and "action" -> a name per dimension."""
+    states: NDArray[np.float32]
+    """[frames, state_dim]"""
+    actions: NDArray[np.float32]
+    """[frames, action_dim]"""
 
 
 def pooled_statistics(datasets: Sequence[StatesAndActions]) -> dict[str, Statistics]:
