@@ -261,3 +261,21 @@ def test_a_killed_run_goes_on(tmp_path):
     assert len(read_annotations(dataset.root)) == 8
     lines = (folder / EPISODES_FILE).read_text().splitlines()
     assert sorted(json.loads(line)["episode_index"] for line in lines) == list(range(8))
+
+
+def test_ctrl_c_does_not_wait_for_the_answer(tmp_path):
+    dataset = record_dataset(tmp_path / "toys", "mm")
+    held, release = threading.Event(), threading.Event()
+
+    def hold(_request):
+        held.set()
+        release.wait(60)
+        return completion("Never heard of")
+
+    with FakeServer(otherwise=hold).running() as server:
+        command = [sys.executable, "-c", RUN, str(dataset.root), server.url]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            assert held.wait(60)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+        release.set()

@@ -32,10 +32,10 @@ NOT_AN_ORDER = frozenset(
         "our",
     }
     | {"i", "i'd", "i'll", "i'm", "i've", "ai", "as", "assistant", "robot", "robotic", "what", "based", "to", "and"}
-    | {"yes", "no", "none", "sure", "ok", "okay", "certainly", "sorry", "unfortunately", "unable", "can", "can't"}
+    | {"", "yes", "no", "none", "sure", "ok", "okay", "certainly", "sorry", "unfortunately", "unable", "can", "can't"}
     | {"cannot", "instruction", "answer", "final", "note", "image", "images", "picture", "pictures", "video", "unclear"}
 )
-"""First words of descriptions, refusals and chatter."""
+"""First words of descriptions, refusals and chatter; nothing but a sign counts as no word."""
 ORDERS_IN_ING = frozenset({"bring", "cling", "fling", "ring", "sling", "spring", "string", "swing", "using", "wring"})
 """Words in -ing with which an order may begin."""
 
@@ -55,7 +55,7 @@ def cleaned(answer: str) -> str:
 def complaint_about(text: str) -> str:
     """What keeps a cleaned answer from being an instruction, in words for the model and for people; "" if nothing."""
     words = text.split()
-    first = re.sub(r"[^\w'-]", "", words[0].replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")).lower() if words else ""
+    first = "".join(words[:1]).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").strip("-'.,;:!?()").lower()
     complaints = {
         "it is empty": not text,
         "it has special tokens or tags": bool(SPECIAL_TOKEN.search(text)),

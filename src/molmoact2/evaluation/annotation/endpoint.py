@@ -8,6 +8,7 @@ nowhere else: not into messages, not onto the disk, and not to another address, 
 import base64
 import json
 import random
+import re
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +19,6 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from molmoact2.data.errors import require
 from molmoact2.evaluation.annotation.answering import Answer, NoAnswerError
@@ -46,6 +46,7 @@ ADVICE = {
     403: "Check the key in --api-key-file, and what it may do.",
     404: "Check --endpoint, which usually ends in /v1, and --model.",
 }
+ADDRESS = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?(/[\w.~%/-]*)?", re.ASCII)
 OURS = ("messages", "model", "stream", "n")
 
 
@@ -91,13 +92,11 @@ class Endpoint:
     """Is told why a request is tried again."""
 
     def __post_init__(self) -> None:
-        address = urlsplit(self.url)
-        is_plain = address.scheme in ("http", "https") and bool(address.hostname)
-        is_bare = not (address.username or address.password or address.query or address.fragment)
+        hides_nothing = not set(self.url) & set("@?#")
         require(
-            is_plain and is_bare,
+            ADDRESS.fullmatch(self.url) is not None,
             "An endpoint is an http or https address without user, password or query, such as "
-            f"http://localhost:8000/v1, got {self.url if is_bare else 'one that has them'}.",
+            f"http://localhost:8000/v1, got {self.url if hides_nothing else 'one that has them'}.",
         )
         taken = sorted(set(OURS) & set(self.request))
         require(not taken, f"The fields {taken} of a request are decided here and cannot be given.")
