@@ -38,9 +38,9 @@ CONFIDENCE = 0.95
 FRAMES_PER_BATCH = 16
 
 MATTERS = 1.1
-"""An error that is at least so many times as large without something says that it is used."""
+"""An error that is more than so many times as large without something says that it is used."""
 RELIED_ON = 1.5
-"""An error that is at least so many times as large without something says that much depends on it."""
+"""An error that is more than so many times as large without something says that much depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True)

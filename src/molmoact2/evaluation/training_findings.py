@@ -19,13 +19,13 @@ recorded ones, from which on there is a warning."""
 
 CAMERAS = {
     "relies": "It looks at its cameras: with all of them blank it errs {} times as much.",
-    "uses": "It looks at its cameras, but not much depends on them: with all of them blank it errs {} times as much.",
+    "uses": "It looks at its cameras, how much is not certain: with all of them blank it errs {} times as much.",
     "ignores": "It does not use its cameras: with all of them blank it errs {} times as much.",
     "unclear": "These frames do not say whether it uses its cameras: with all of them blank it errs {} times as much.",
 }
 WORDS = {
     "relies": "It listens: with another instruction it errs {} times as much.",
-    "uses": "It listens, but not much depends on it: with another instruction it errs {} times as much.",
+    "uses": "It listens, how much is not certain: with another instruction it errs {} times as much.",
     "ignores": "It ignores the words: with another instruction it errs {} times as much.",
     "unclear": "These frames do not say whether it listens: with another instruction it errs {} times as much.",
     "untestable": "Whether it listens cannot be tested: all episodes have the same instruction.",

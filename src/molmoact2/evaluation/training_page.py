@@ -34,7 +34,7 @@ PILLS = {
     "better": "yes",
     "worse": "no",
     "relies": "yes",
-    "uses": "a little",
+    "uses": "somewhat",
     "ignores": "no",
     "unclear": "cannot tell",
     "untestable": "cannot tell",
