@@ -8,7 +8,8 @@ from hypothesis.extra.numpy import arrays
 
 from golden_cases import GOLDEN
 from molmoact2.tokens import ActionDecodeError, ActionTokenizer
-from molmoact2.tokens.action import cosine_basis, read_action_codes
+from molmoact2.tokens.action import read_action_codes
+from molmoact2.tokens.action_levels import cosine_basis
 from molmoact2.tokens.vocabulary import TokenFamily
 
 FOLDER = GOLDEN / "fast_tokenizer"

@@ -2,31 +2,41 @@
 
 A chunk is smooth, so its cosine transform along time is mostly zeros:
 
-    chunk [h, a]  -- DCT, × scale, round -->  integers [h, a]  -- one character each -->  text  -- BPE -->  token ids
+    chunk [h, a]  -- DCT, × scale, round -->  levels [h, a]  -- one character each -->  text  -- BPE -->  token ids
 
-The integers are laid out frequency by frequency, all dimensions of the lowest frequency first. Facts: training.md D.
+Facts: training.md D. What a tokenizer of our own may differ in is a field of `processor_config.json` that the released
+one lacks: the `layout` of the levels and the `dead_zone` around 0.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from tokenizers import Tokenizer
 
-from molmoact2.tokens.reading import parse_json, read_field, require
+from molmoact2.tokens.action_levels import LAYOUTS, chunks_of, levels_in, levels_of, rows_of
+from molmoact2.tokens.action_table import TokenTable
+from molmoact2.tokens.reading import parse_json, read_field, read_optional, require
 from molmoact2.tokens.vocabulary import TokenFamily, read_tokenizer
 
 FILES = ("tokenizer.json", "processor_config.json")
+EXTRA_FILES = ("tokenizer_config.json",)
+"""Kept where they are there; nothing is read from them."""
+RELEASED = {"frequency": {"processor_class": "UniversalActionProcessor"}, "dimension": {}}
+"""Layout -> how a file with it says that the reference implementation reads it too."""
+BLOCK = 1 << 17
+"""Levels that are worked on at once, so that they stay in the cache."""
 
 
 class ActionDecodeError(ValueError):
     """Generated tokens are not a whole action chunk."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ActionTokenizer:
     """Turns normalised action chunks into tokens and back."""
 
@@ -37,6 +47,10 @@ class ActionTokenizer:
     """The level written as the character 0."""
     vocab_size: int
     """Number of ids it was fitted for; the BPE may use fewer."""
+    layout: str = "frequency"
+    """Order in which levels are written, one of `LAYOUTS`."""
+    dead_zone: float = 0.5
+    """Part of a level that still becomes 0; see `levels_of`."""
     files: Mapping[str, bytes] = field(repr=False)
     """The files it was read from, kept to be saved again unchanged."""
 
@@ -46,19 +60,27 @@ class ActionTokenizer:
         directory = Path(directory)
         missing = [name for name in FILES if not (directory / name).is_file()]
         require(not missing, f"{directory} is no action tokenizer: it lacks {' and '.join(missing)}.")
-        return cls.from_files({name: (directory / name).read_bytes() for name in FILES})
+        extra = [name for name in EXTRA_FILES if (directory / name).is_file()]
+        return cls.from_files({name: (directory / name).read_bytes() for name in (*FILES, *extra)})
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> "ActionTokenizer":
         """Read the contents of `tokenizer.json` and `processor_config.json`."""
-        settings = parse_json(files["processor_config.json"], "processor_config.json")
-        scale = read_field(settings, "scale", float, "processor_config.json")
-        require(scale > 0, f"processor_config.json: 'scale' must be positive, got {scale}.")
+        where = "processor_config.json"
+        settings = parse_json(files[where], where)
+        scale = read_field(settings, "scale", float, where)
+        layout = read_optional(settings, "layout", str, where) or cls.layout
+        dead_zone = read_optional(settings, "dead_zone", float, where) or cls.dead_zone
+        require(0 < scale < np.inf, f"{where}: 'scale' must be positive, got {scale}.")
+        require(layout in LAYOUTS, f"{where}: 'layout' must be one of {', '.join(LAYOUTS)}, got {layout!r}.")
+        require(0.5 <= dead_zone <= 1, f"{where}: 'dead_zone' must be from 0.5 to 1, got {dead_zone}.")
         return cls(
             bpe=read_tokenizer(files["tokenizer.json"], "The action tokenizer's tokenizer.json"),
             scale=scale,
-            min_token=read_field(settings, "min_token", int, "processor_config.json"),
-            vocab_size=read_field(settings, "vocab_size", int, "processor_config.json"),
+            min_token=read_field(settings, "min_token", int, where),
+            vocab_size=read_field(settings, "vocab_size", int, where),
+            layout=layout,
+            dead_zone=dead_zone,
             files=dict(files),
         )
 
@@ -67,22 +89,51 @@ class ActionTokenizer:
         for name, content in self.files.items():
             (Path(directory) / name).write_bytes(content)
 
-    def encode(self, chunks: Float[np.ndarray, "b h a"]) -> list[Int[np.ndarray, " n"]]:
-        """Token ids of each normalised chunk.
+    @cached_property
+    def table(self) -> TokenTable:
+        """What each token stands for."""
+        return TokenTable.read(self.bpe, parse_json(self.files["tokenizer.json"], "tokenizer.json"))
 
-        Raises ValueError where a chunk has a level that the tokenizer never saw and so could not give back.
+    @cached_property
+    def is_writable(self) -> Bool[np.ndarray, " c"]:
+        """For the characters 0, 1, …: whether the BPE gives them back. None beyond them can be written."""
+        alone = [chr(character) for character in range(self.table.size)]
+        token_ids = [np.array(encoding.ids, np.int64) for encoding in self.bpe.encode_batch_fast(alone)]
+        codes, counts, is_text = self.table.characters(token_ids)
+        is_one = is_text & (counts == 1)
+        same = np.zeros(len(alone), bool)
+        same[is_one] = codes[(counts.cumsum() - counts)[is_one]] == np.flatnonzero(is_one)
+        return same
+
+    def levels(self, chunks: Float[np.ndarray, "b h a"]) -> Int[np.ndarray, "b h a"]:
+        """The level of every cosine coefficient of normalised chunks, frequency by frequency.
+
+        Raises ValueError for NaN, and for a level that has no token and so could not be given back.
         """
-        characters = np.maximum(levels_of(chunks, self.scale) - self.min_token, 0).reshape(len(chunks), -1)
-        texts = texts_of(characters)
-        token_ids = [np.array(encoding.ids, np.int64) for encoding in self.bpe.encode_batch_fast(texts)]
-        for row, text, ids in zip(characters, texts, token_ids, strict=True):
-            require(
-                self.bpe.decode(ids.tolist(), skip_special_tokens=False) == text,
-                f"A chunk with levels {row.min() + self.min_token} to {row.max() + self.min_token} cannot be "
-                "written with this action tokenizer: some of them never occurred when it was fitted. "
-                "Are the actions normalised to [-1, 1]?",
-            )
-        return token_ids
+        require(np.isfinite(chunks).all(), "A chunk to encode holds NaN or infinity.")
+        levels = levels_of(chunks, self.scale, self.dead_zone)
+        characters = levels.ravel() - self.min_token
+        can_be = (characters >= 0) & (characters < len(self.is_writable))
+        can_be[can_be] = self.is_writable[characters[can_be]]
+        lost = np.unique(levels.ravel()[~can_be])
+        require(
+            not lost.size,
+            f"The levels {lost[:5]} of a chunk cannot be written with this action tokenizer, which has no token for "
+            "them. Are the actions normalised to [-1, 1], and no longer than the chunks that it was fitted for?",
+        )
+        return levels
+
+    def encode(self, chunks: Float[np.ndarray, "b h a"]) -> list[Int[np.ndarray, " n"]]:
+        """Token ids of each normalised chunk. Raises ValueError where `levels` does."""
+        step = max(1, BLOCK // max(1, chunks[:1].size))
+        return [ids for start in range(0, len(chunks), step) for ids in self._encode(chunks[start : start + step])]
+
+    def _encode(self, chunks: Float[np.ndarray, "b h a"]) -> list[Int[np.ndarray, " n"]]:
+        characters = rows_of(self.levels(chunks), self.layout) - self.min_token
+        whole = characters.astype("<u4").tobytes().decode("utf-32-le")
+        width = characters.shape[1]
+        texts = [whole[start : start + width] for start in range(0, len(whole), max(1, width))]
+        return [np.array(encoding.ids, np.int64) for encoding in self.bpe.encode_batch_fast(texts)]
 
     def decode(
         self, token_ids: Sequence[Int[np.ndarray, " n"]], *, horizon: int, action_dim: int
@@ -91,51 +142,42 @@ class ActionTokenizer:
 
         Raises ActionDecodeError for unknown ids and for lists that are not exactly horizon × action_dim levels.
         """
-        return np.stack([self.decode_one(ids, horizon=horizon, action_dim=action_dim) for ids in token_ids])
+        chunks, is_valid = self.decode_batch(token_ids, horizon=horizon, action_dim=action_dim)
+        if not is_valid.all():
+            self._refuse(np.asarray(token_ids[int(is_valid.argmin())], np.int64), horizon, action_dim)
+        return chunks
 
     def decode_one(
         self, token_ids: Int[np.ndarray, " n"], *, horizon: int, action_dim: int
     ) -> Float[np.ndarray, "h a"]:
         """Like `decode`, for one list."""
-        token_ids = np.asarray(token_ids, np.int64)
-        size = self.bpe.get_vocab_size()
-        unknown = token_ids[(token_ids < 0) | (token_ids >= size)]
-        require(
-            not unknown.size,
-            f"Action tokens {unknown[:5]} are unknown to the action tokenizer, which has {size}.",
-            ActionDecodeError,
+        return self.decode([np.asarray(token_ids, np.int64)], horizon=horizon, action_dim=action_dim)[0]
+
+    def decode_batch(
+        self, token_ids: Sequence[Int[np.ndarray, " n"]], *, horizon: int, action_dim: int
+    ) -> tuple[Float[np.ndarray, "b h a"], Bool[np.ndarray, " b"]]:
+        """The normalised chunks (float64) of lists of token ids, and which of the lists were whole chunks.
+
+        The others are NaN: those with unknown ids, and those that are not exactly horizon × action_dim levels.
+        """
+        characters, counts, is_text = self.table.characters(token_ids)
+        is_valid = is_text & (counts == horizon * action_dim)
+        rows = characters[np.repeat(is_valid, counts)].reshape(-1, horizon * action_dim) + self.min_token
+        chunks = np.full((len(token_ids), horizon, action_dim), np.nan)
+        chunks[is_valid] = chunks_of(levels_in(rows, self.layout, horizon, action_dim), self.scale)
+        return chunks, is_valid
+
+    def _refuse(self, token_ids: Int[np.ndarray, " n"], horizon: int, action_dim: int) -> NoReturn:
+        """Say why a list of token ids is no chunk."""
+        unknown, size = token_ids[(token_ids < 0) | (token_ids >= self.table.size)], self.table.size
+        complaint = f"Action tokens {unknown[:5]} are unknown to the action tokenizer, which has {size}."
+        require(not unknown.size, complaint, ActionDecodeError)
+        _, (count,), (is_text,) = self.table.characters([token_ids])
+        require(is_text, "The action tokens have half a level, of two that belong together.", ActionDecodeError)
+        raise ActionDecodeError(
+            f"The action tokens hold {count} levels, but {horizon} steps of {action_dim} dimensions need "
+            f"{horizon * action_dim}. The checkpoint does not speak this action tokenizer's language."
         )
-        text = self.bpe.decode(token_ids.tolist(), skip_special_tokens=False)
-        characters = np.frombuffer(text.encode("utf-32-le"), "<u4").astype(np.int64)
-        require(
-            characters.size == horizon * action_dim,
-            f"The action tokens hold {characters.size} levels, but {horizon} steps of {action_dim} dimensions "
-            f"need {horizon * action_dim}. The checkpoint does not speak this action tokenizer's language.",
-            ActionDecodeError,
-        )
-        levels = (characters + self.min_token).reshape(horizon, action_dim)
-        return cosine_basis(horizon).T @ (levels / self.scale)
-
-
-def levels_of(chunks: Float[np.ndarray, "b h a"], scale: float) -> Int[np.ndarray, "b h a"]:
-    """The quantised cosine coefficients of each chunk, frequency by frequency."""
-    return np.rint(cosine_basis(chunks.shape[1]) @ chunks.astype(np.float64) * scale).astype(np.int64)
-
-
-def texts_of(characters: Int[np.ndarray, "b *n"]) -> list[str]:
-    """Each row as a text, one character per number."""
-    flat = characters.reshape(len(characters), -1).astype("<u4")
-    return [row.tobytes().decode("utf-32-le", errors="replace") for row in flat]
-
-
-@lru_cache
-def cosine_basis(length: int) -> Float[np.ndarray, "length length"]:
-    """The orthonormal cosine transform (DCT-II): row k holds the k-th frequency at every step."""
-    k, t = np.arange(length)[:, None], np.arange(length)
-    basis = np.sqrt(2.0 / length) * np.cos(np.pi * k * (2 * t + 1) / (2 * length))
-    basis[0] /= np.sqrt(2.0)
-    basis.flags.writeable = False
-    return basis
 
 
 def read_action_codes(token_ids: Int[np.ndarray, " s"], family: TokenFamily) -> Int[np.ndarray, " n"]:
