@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from molmoact2.data.errors import require
 from molmoact2.training.optimizer import MovingAverage
 from molmoact2.training.parallel import ALONE, World, local
 from molmoact2.training.pieces import StoredTensor, opened_pieces, read_into, write_pieces
@@ -62,13 +63,13 @@ def save_checkpoint(
             _flush(path)
 
     try:
-        world.together(lambda: _begin(temporary) if world.is_main else None)
+        world.main_does(lambda: _begin(temporary))
         world.together(write)
-        world.together(lambda: _publish(temporary, final, {**progress, STORED: stored}) if world.is_main else None)
+        world.main_does(lambda: _publish(temporary, final, {**progress, STORED: stored}))
     finally:
         if world.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
-    world.together(lambda: _prune(final, keep) if world.is_main else None)
+    world.main_does(lambda: _prune(final, keep))
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -125,8 +126,8 @@ def _load(
         targets = _named(learning, average)
         targets |= {f"{kind}.{name}": tensor for name, of in state.items() for kind, tensor in of.items()}
         _refuse_others(checkpoint, stored, targets)
-        if frozen != stored_frozen:
-            raise ValueError(f"{checkpoint} is of a run with other frozen weights. Start from those it started from.")
+        have_others = f"{checkpoint} is of a run with other frozen weights. Start from those it started from."
+        require(frozen == stored_frozen, have_others)
         for name, target in targets.items():
             read_into(name, stored[name], target)
     average.updates = updates
@@ -136,12 +137,9 @@ def _load(
 
 def checksum(modules: Mapping[str, nn.Module], world: World = ALONE) -> int:
     """A number that tells frozen weights from others, the same on any number of ranks: the sum of their half-words."""
-    total = torch.zeros((), dtype=torch.int64)
-    for module in modules.values():
-        for parameter in module.parameters():
-            if not parameter.requires_grad and world.owns(parameter):
-                total += local(parameter).detach().flatten().view(torch.int16).sum(dtype=torch.int64).cpu()
-    return int(world.sum(total))
+    frozen = (p for module in modules.values() for p in module.parameters() if not p.requires_grad and world.owns(p))
+    halves = (local(parameter).detach().flatten().view(torch.int16) for parameter in frozen)
+    return int(world.sum(torch.tensor(sum(int(half.sum(dtype=torch.int64)) for half in halves))))
 
 
 def _learning(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
@@ -192,24 +190,22 @@ def _empty_state(
 ) -> dict[str, dict[str, Tensor]]:
     """Room for the stored optimiser state: sharded like its parameter where it has the same shape."""
     state: dict[str, dict[str, Tensor]] = {}
-    for full_name, tensor in stored.items():
-        kind, name = full_name.split(".", 1)
-        if kind not in (PARAMETERS, AVERAGE) and name in learning:
-            parameter = learning[name]
-            is_alike = tensor.shape == tuple(parameter.shape)
-            room = torch.zeros_like(parameter.detach()) if is_alike else torch.zeros(tensor.shape)
-            state.setdefault(name, {})[kind] = room
+    keys = ((tensor, *full_name.split(".", 1)) for full_name, tensor in stored.items())
+    for tensor, kind, name in ((t, k, n) for t, k, n in keys if k not in (PARAMETERS, AVERAGE) and n in learning):
+        parameter = learning[name].detach()
+        is_alike = tensor.shape == tuple(parameter.shape)
+        state.setdefault(name, {})[kind] = torch.zeros_like(parameter) if is_alike else torch.zeros(tensor.shape)
     return state
 
 
 def _refuse_others(checkpoint: Path, stored: Mapping[str, StoredTensor], targets: Mapping[str, Tensor]) -> None:
     different = sorted(stored.keys() ^ targets.keys())
     different += [name for name in stored.keys() & targets.keys() if stored[name].shape != tuple(targets[name].shape)]
-    if different:
-        raise ValueError(
-            f"{checkpoint} is of another network, or other parts of it were trained: {len(different)} tensors differ, "
-            f"such as {different[0]}. Use the settings of that run, or another output folder."
-        )
+    require(
+        not different,
+        f"{checkpoint} is of another network, or other parts of it were trained: {len(different)} tensors differ, such "
+        f"as {different[:1]}. Use the settings of that run, or another output folder.",
+    )
 
 
 def _file_name(kind: str, rank: int, size: int) -> str:

@@ -6,10 +6,10 @@
 Nothing here waits for ever: what one rank does not answer within the time limit is an error on the others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from types import TracebackType
 from typing import TypeVar
 
 import torch
@@ -17,6 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import get_node_local_rank
 from torch.distributed.tensor import DTensor
+
+from molmoact2.data.errors import require
 
 CPU = torch.device("cpu")
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
@@ -61,53 +63,51 @@ class World:
         Raises:
             OSError, ValueError: what `action` raised here, or an OSError if it did so elsewhere only.
         """
-        outcome: Result | OSError | ValueError
+        results: list[Result] = []
+        failure: OSError | ValueError | None = None
         try:
-            outcome = action()
+            results.append(action())
         except (OSError, ValueError) as error:
-            outcome = error
-        has_failed = isinstance(outcome, OSError | ValueError)
-        num_failed = int(self.sum(torch.tensor(int(has_failed))))
-        if isinstance(outcome, OSError | ValueError):
-            raise outcome
+            failure = error
+        num_failed = int(self.sum(torch.tensor(1 - len(results))))
         if num_failed:
-            raise OSError(f"{num_failed} of {self.size} ranks failed here. Their own messages say why.")
-        return outcome
+            raise failure or OSError(f"{num_failed} of {self.size} ranks failed here. Their own messages say why.")
+        return results[0]
 
-    def __enter__(self) -> "World":
-        return self
+    def main_does(self, action: Callable[[], None]) -> None:
+        """Do something on the main rank only; the others wait for it, and fail if it does (see `together`)."""
+        self.together(action if self.is_main else _nothing)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Take leave of the others. After an error the process just ends, which is how the others learn of it."""
-        if kind is None and dist.is_initialized():
-            dist.destroy_process_group()
+
+def _nothing() -> None:
+    pass
 
 
 ALONE = World()
 """A run of one process on the CPU."""
 
 
-def join_world(device: str = "cpu", *, timeout_s: float = 600.0) -> World:
-    """The world that torchrun started this process in, or a world of one. Use it as a context manager.
+@contextmanager
+def join_world(device: str = "cpu", *, timeout_s: float = 600.0) -> Iterator[World]:
+    """The world that torchrun started this process in, or a world of one, for as long as the block runs.
 
     `device` is "cpu", "cuda", or, alone, any that torch knows; under torchrun every process takes the GPU of its local
-    rank. A rank that waits for another longer than `timeout_s` fails; torchrun then ends the rest.
+    rank. A rank that waits for another longer than `timeout_s` fails. One whose block ends with an error just ends,
+    which is how the others learn of it; torchrun then ends all.
 
     Raises:
         ValueError: torchrun was used with a device that has no way to talk to other ranks.
     """
     if not dist.is_torchelastic_launched():
-        return World(device=torch.device(device))
-    if device not in BACKENDS:
-        raise ValueError(f"Under torchrun the device must be one of {', '.join(BACKENDS)}, got {device!r}.")
+        yield World(device=torch.device(device))
+        return
+    require(device in BACKENDS, f"Under torchrun the device must be one of {', '.join(BACKENDS)}, got {device!r}.")
     local_rank = get_node_local_rank()
     own = {"cpu": CPU, "cuda": torch.device("cuda", local_rank)}[device]
-    if own.type == "cuda":
-        torch.cuda.set_device(own)
+    torch.get_device_module(own).set_device(own)
     dist.init_process_group(BACKENDS[device], timeout=timedelta(seconds=timeout_s))
-    return World(rank=dist.get_rank(), size=dist.get_world_size(), local_rank=local_rank, device=own)
+    yield World(rank=dist.get_rank(), size=dist.get_world_size(), local_rank=local_rank, device=own)
+    dist.destroy_process_group()
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Tensors on disk in pieces: each rank writes the rows it holds, and any number of ranks reads the rows it needs.
 
-A file is plain safetensors. Its metadata says, for every tensor in it, which rows of which whole these are:
+A file is plain safetensors. Its metadata says, for every tensor in it, which rows of which whole these are; a number
+without a shape is kept as one row:
 
     {"exp_avg.model.text.norm.weight": {"first_row": 1280, "shape": [2560]}, ...}
 """
@@ -9,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
+from molmoact2.data.errors import require
 from molmoact2.training.parallel import World, local
 
 ROWS = "rows"
@@ -41,7 +44,7 @@ def write_pieces(path: Path, tensors: Mapping[str, Tensor], world: World) -> Non
     """
     owned = {name: tensor for name, tensor in tensors.items() if world.owns(tensor)}
     rows = {name: {"first_row": first_row(tensor), "shape": list(tensor.shape)} for name, tensor in owned.items()}
-    pieces = {name: local(tensor).detach().cpu().contiguous() for name, tensor in owned.items()}
+    pieces = {name: torch.atleast_1d(local(tensor)).detach().cpu().contiguous() for name, tensor in owned.items()}
     try:
         save_file(pieces, path, metadata={ROWS: json.dumps(rows)})
     except SafetensorError as error:
@@ -69,12 +72,9 @@ class StoredTensor:
     @property
     def is_whole(self) -> bool:
         """Whether the pieces cover every row once."""
-        expected = 0
-        for piece in self.pieces:
-            if piece.num_rows and piece.first_row != expected:
-                return False
-            expected += piece.num_rows
-        return expected == (self.shape[0] if self.shape else 1)
+        ends = [0, *accumulate(piece.num_rows for piece in self.pieces)]
+        follow = all(piece.first_row == end for piece, end in zip(self.pieces, ends, strict=False) if piece.num_rows)
+        return follow and ends[-1] == (*self.shape, 1)[0]
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def opened_pieces(paths: Sequence[Path]) -> Iterator[dict[str, StoredTensor]]:
                 rows = json.loads(file.metadata()[ROWS])
                 for name in file.keys():  # noqa: SIM118 - it is no dictionary
                     shapes[name] = tuple(rows[name]["shape"])
-                    num_rows = (*file.get_slice(name).get_shape(), 1)[0]
+                    num_rows = file.get_slice(name).get_shape()[0]
                     pieces.setdefault(name, []).append(
                         Piece(file=file, first_row=rows[name]["first_row"], num_rows=num_rows)
                     )
@@ -103,22 +103,19 @@ def opened_pieces(paths: Sequence[Path]) -> Iterator[dict[str, StoredTensor]]:
             name: StoredTensor(shape=shapes[name], pieces=tuple(sorted(found, key=lambda piece: piece.first_row)))
             for name, found in pieces.items()
         }
-        if torn := [name for name, tensor in stored.items() if not tensor.is_whole]:
-            raise ValueError(
-                f"{paths[0].parent} is damaged: rows of {len(torn)} tensors are missing, such as {torn[0]}."
-            )
+        torn = [name for name, tensor in stored.items() if not tensor.is_whole]
+        require(not torn, f"{paths[0].parent} is damaged: rows of {len(torn)} tensors are missing, such as {torn[:1]}.")
         yield stored
 
 
 @torch.no_grad()
 def read_into(name: str, stored: StoredTensor, target: Tensor) -> None:
     """Fill what this rank holds of `target`, whatever number of ranks wrote the tensor."""
-    own, first = local(target), first_row(target)
-    if own.dim() == 0:
-        own.copy_(stored.pieces[0].file.get_tensor(name))
-        return
-    for piece in stored.pieces:
-        start, stop = max(first, piece.first_row), min(first + len(own), piece.first_row + piece.num_rows)
-        if start < stop:
-            rows = piece.file.get_slice(name)[start - piece.first_row : stop - piece.first_row]
-            own[start - first : stop - first].copy_(rows)
+    own, first = torch.atleast_1d(local(target)), first_row(target)
+    overlaps = [
+        (piece, max(first, piece.first_row), min(first + len(own), piece.first_row + piece.num_rows))
+        for piece in stored.pieces
+    ]
+    for piece, start, stop in (overlap for overlap in overlaps if overlap[1] < overlap[2]):
+        rows = piece.file.get_slice(name)[start - piece.first_row : stop - piece.first_row]
+        own[start - first : stop - first].copy_(rows)

@@ -107,9 +107,9 @@ def gather(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
 
     All ranks must call it. One tensor at a time is whole on the other ranks.
     """
-    whole = {}
-    for name, tensor in tensors.items():
-        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        if world.is_main:
-            whole[name] = full.detach().to("cpu", copy=True)
-    return whole
+    wholes = ((name, _whole(tensor)) for name, tensor in tensors.items())
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in wholes if world.is_main}
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
