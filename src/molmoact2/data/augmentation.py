@@ -44,7 +44,7 @@ class Augmentation:
     contrast: float = 0.2
     saturation: float = 0.2
     hue: float = 0.05
-    """Largest shift both ways, as a fraction of the circle of hues."""
+    """Largest shift both ways, as a fraction of the circle of hues; at most a sixth."""
     blur_probability: float = 0.2
     blur_sigma: tuple[float, float] = (0.1, 1.0)
     """Least and largest width of the Gaussian, in pixels."""
@@ -52,22 +52,23 @@ class Augmentation:
     def __post_init__(self) -> None:
         require(self.mode in MODES, f"Augmentation must be one of {', '.join(MODES)}, got {self.mode!r}.")
         require(0 < self.crop <= 1, f"crop must be above 0 and at most 1, got {self.crop}.")
+        require(0 <= self.hue <= 1 / 6, f"hue must be from 0 to 1/6, got {self.hue}.")
 
     def __call__(self, images: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> tuple[NDArray[np.uint8], ...]:
         """Augment images [h, w, 3], of any sizes."""
         if self.mode == "none":
             return tuple(images)
-        draws = rng.random((len(images), len(DRAWS))).astype(np.float32)
-        done = list(images)
-        for shape in {image.shape for image in images}:
-            chosen = [i for i, image in enumerate(images) if image.shape == shape]
-            same = torch.from_numpy(np.stack([images[i] for i in chosen]))
-            for i, image in zip(chosen, self.batch(same, torch.from_numpy(draws[chosen])).numpy(), strict=True):
-                done[i] = image
-        return tuple(done)
+        draws = torch.from_numpy(rng.random((len(images), len(DRAWS))).astype(np.float32))
+        pairs = zip(images, draws, strict=True)
+        return tuple(
+            self.batch(torch.from_numpy(np.array(image)[None]), draw[None])[0].numpy() for image, draw in pairs
+        )
 
     def batch(self, images: UInt8[Tensor, "n h w 3"], draws: Float[Tensor, "n d"]) -> UInt8[Tensor, "n h w 3"]:
-        """Augment images of one size; `draws` are in [0, 1), a column for each of `DRAWS`."""
+        """Augment images of one size; `draws` are in [0, 1), a column for each of `DRAWS`.
+
+        One image at a time takes a quarter less of a CPU's time than two of 378 x 378, which do not fit in its cache.
+        """
         drawn: dict[str, Tensor] = dict(zip(DRAWS, draws.T, strict=True))
         x = images.permute(0, 3, 1, 2).float().contiguous()
         if self.mode == "full":
@@ -79,7 +80,7 @@ class Augmentation:
         x.mul_(brightness).clamp_(0, 255)
         x = torch.lerp(grey(x).mean(dim=(1, 2, 3), keepdim=True), x, contrast).clamp_(0, 255)
         x = torch.lerp(grey(x), x, saturation).clamp_(0, 255)
-        x = shift_hue(x, self._spread(drawn["hue"], self.hue)) if self.hue else x
+        x = shift_hue(x, self._spread(drawn["hue"], self.hue))
         blurred = (drawn["blur"] < self.blur_probability).nonzero()[:, 0]
         low, high = self.blur_sigma
         if len(blurred) and min(x.shape[2:]) > BLUR_REACH:
@@ -138,15 +139,18 @@ def grey(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
 
 
 def shift_hue(x: Float[Tensor, "n 3 h w"], shift: Float[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:
-    """Turn the circle of hues by a fraction `shift`, keeping saturation and value (HSV)."""
+    """Turn the circle of hues by a fraction `shift`, at most a sixth, keeping saturation and value (HSV)."""
     red, green, blue = x.unbind(dim=1)
-    high, low = x.amax(dim=1), x.amin(dim=1)
+    high, low = torch.maximum(torch.maximum(red, green), blue), torch.minimum(torch.minimum(red, green), blue)
     chroma = high - low
-    safe = chroma.clamp(min=1e-6)
-    of_blue = torch.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4)
-    sextant = torch.where(high == red, (green - blue) / safe, of_blue) + 6 * shift[:, None, None]
-    turned = [(sextant + n).remainder_(6) for n in (5, 3, 1)]
-    return torch.stack([high - chroma * torch.minimum(k, 4 - k).clamp_(0, 1) for k in turned], dim=1)
+    inverse = chroma.clamp(min=1e-6).reciprocal_()
+    of_blue = torch.where(high == green, (blue - red).mul_(inverse).add_(2), (red - green).mul_(inverse).add_(4))
+    hue = torch.where(high == red, (green - blue).mul_(inverse), of_blue).add_(6 * shift[:, None, None])
+    turned = torch.empty_like(x)
+    for channel in range(3):
+        distance = (hue - 2 * channel).abs_().sub_(3).abs_()  # on a circle of length 6, counted from the far side
+        torch.addcmul(low, chroma, distance.sub_(1).clamp_(0, 1), out=turned[:, channel])
+    return turned
 
 
 def blur(x: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"]) -> Float[Tensor, "n c h w"]:

@@ -52,6 +52,8 @@ def decode_frames(
     require(list(kept) == sorted(set(kept)), f"Episodes must be distinct and in ascending order, got {kept}.")
     require(len(dataset) > 0, f"{dataset.root} has no finished episodes yet, so there is nothing to decode.")
     require(len(kept) > 0, f"There are no episodes of {dataset.root} to decode.")
+    last = len(dataset.episodes) - 1
+    require(kept[0] >= 0 and kept[-1] <= last, f"There is no episode {kept[-1]}; the dataset has 0 to {last}.")
     folder = Path(cache_dir) / "-".join(["frames", fingerprint(dataset.root), *_variant(size, episodes)])
     if not folder.is_dir():
         _build(dataset, folder, size, kept, show_progress)
