@@ -79,7 +79,16 @@ def test_a_long_wish_ends_the_run(server, question):
 
 @pytest.mark.parametrize(
     "reply",
-    [b"<html>gateway</html>", b"", b'{"choices": ', b"[]", b'{"error": "overloaded"}', b'{"choices": 5}', b"[" * 99999],
+    [
+        b"<html>gateway</html>",
+        b"",
+        b'{"choices": ',
+        b"[]",
+        b'{"error": "overloaded"}',
+        b'{"choices": 5}',
+        b'{"choices": [], "usage": {"prompt_tokens": 1e999}}',
+        b"[" * 99999,
+    ],
 )
 def test_a_reply_that_is_no_completion_is_tried_again(server, question, reply):
     server.script = [(200, {}, reply), completion("Wave")]
@@ -89,7 +98,8 @@ def test_a_reply_that_is_no_completion_is_tried_again(server, question, reply):
     with pytest.raises(EndpointError, match=rf"failed {TRIES} times in a row.*Check --endpoint.*goes on"):
         server.endpoint().answer(question)
     assert len(server.requests) == 2 + TRIES
-    assert sum(server.pauses) < 130
+    assert len(server.pauses) == len(server.told) == TRIES - 1
+    assert 95 < sum(server.pauses) < 128
 
 
 @pytest.mark.parametrize(
@@ -179,6 +189,13 @@ def test_the_key_is_sent_and_told_to_nobody(server, question):
     assert all(headers["Authorization"] == f"Bearer {KEY}" for headers in server.headers)
     assert KEY not in " ".join([*said, repr(endpoint), endpoint.identity, json.dumps(server.requests)])
     assert all("[key]" in words for words in said)
+
+
+def test_a_servers_words_cannot_play_with_the_terminal(server, question):
+    server.script = [(400, {}, "wait\x1b[2J\r\n\u202enow".encode())]
+    with pytest.raises(NoAnswerError) as caught:
+        server.endpoint().answer(question)
+    assert str(caught.value) == "HTTP 400 wait[2J now"
 
 
 def test_without_a_key_there_is_no_header(server, question):

@@ -103,6 +103,14 @@ def test_words_are_escaped(dataset, server):
     assert html.escape(evil) in text
 
 
+def test_a_failed_answer_is_shown_whatever_it_holds(dataset, server):
+    server.otherwise = lambda request: look(request) if server.requests[1:] else completion("Push \ud800 <away>")
+    asking = Asking(annotator=server.endpoint(), manner=Manner(num_attempts=1))
+    records = run_annotation(dataset, asking, folder_beside(dataset), episodes=[0, 1], num_workers=1)
+    text = write_review(dataset, records, folder_beside(dataset), num_episodes=9).read_text()
+    assert 'placeholder="Push ? &lt;away&gt;"' in text
+
+
 def test_which_episodes_are_shown():
     def record(index, annotation="wave", **more):
         return {"episode_index": index, "annotation": annotation, **more}

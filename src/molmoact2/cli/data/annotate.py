@@ -93,15 +93,15 @@ class Annotate:
             console.print(", ".join(f"{name}: {count}" for name, count in counts.items()) or "There were no decisions.")
             return
         asking, episodes = self._asking(), range(len(dataset.episodes))[: self.episodes]
-        console.print(sentence(estimate(dataset, asking, folder, episodes)))
+        console.print(sentence(estimate(dataset, asking, folder, episodes)), soft_wrap=True)
         if self.preview:
             return
         workers = 1 if self.checkpoint else self.workers
         records = run_annotation(dataset, asking, folder, episodes=episodes, num_workers=workers)
         console.print(diversity_table(*before_and_after(records)))
-        console.print(say_failures(records, folder), markup=False, soft_wrap=True, end="")
         page = write_review(dataset, records, folder, num_episodes=self.review)
         console.print(f"Instructions: {dataset.root / ANNOTATIONS_PATH}\nReview page:  {page}", soft_wrap=True)
+        console.print(say_failures(records, folder), markup=False, soft_wrap=True)
 
     def _asking(self) -> "Asking":
         """The model and how it is asked."""

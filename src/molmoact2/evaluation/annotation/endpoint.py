@@ -118,22 +118,26 @@ class Endpoint:
         Raises NoAnswerError where the reply has no text, and EndpointError where the endpoint cannot be used.
         """
         body = json.dumps(self._body(question)).encode()
-        reason = ""
-        for number in range(TRIES):
+        trouble = PassingError("")
+        for number in range(1, TRIES + 1):
             try:
                 return self._read(self._post(body))
             except PassingError as error:
-                reason = str(error)
-                own_s = FIRST_PAUSE_S * 2**number * random.uniform(0.75, 1.0)
-                pause_s = error.pause_s or own_s
-            wish = f"{self.url} asks to wait {pause_s:.0f} s ({reason}). Run the same command then; it goes on."
-            require_endpoint(pause_s <= LONGEST_PAUSE_S, wish)
-            self.tell(f"{reason}; try {number + 2} of {TRIES} in {pause_s:.0f} s")
-            self.wait(pause_s * (number + 1 < TRIES))
+                trouble = error
+            if number < TRIES:
+                self._pause(number, trouble)
         raise EndpointError(
-            f"{self.url} failed {TRIES} times in a row, at last with: {reason}. Check --endpoint and its server. "
+            f"{self.url} failed {TRIES} times in a row, at last with: {trouble}. Check --endpoint and its server. "
             "What was answered is kept; the same command goes on."
         )
+
+    def _pause(self, number: int, trouble: PassingError) -> None:
+        """Wait after try `number`, as long as the server asks for, else about twice as long as the time before."""
+        pause_s = trouble.pause_s or FIRST_PAUSE_S * 2 ** (number - 1) * random.uniform(0.75, 1.0)
+        wish = f"{self.url} asks to wait {pause_s:.0f} s ({trouble}). Run the same command then; it goes on."
+        require_endpoint(pause_s <= LONGEST_PAUSE_S, wish)
+        self.tell(f"{trouble}; try {number + 1} of {TRIES} in {pause_s:.0f} s")
+        self.wait(pause_s)
 
     def _body(self, question: Question) -> dict[str, Any]:
         content = [*pictures(question), {"type": "text", "text": question.text}]
@@ -183,7 +187,7 @@ class Endpoint:
             choice = (choices or [{}])[0]
             message, reason = choice.get("message") or {}, choice.get("finish_reason")
             text, refusal = message.get("content"), message.get("refusal")
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             said = " ".join(reply[:LONGEST_QUOTE].decode("utf-8", "replace").split())
             raise PassingError(self._quote(f"a reply that is no chat completion: {said or 'nothing'}")) from None
         problems = {
@@ -198,8 +202,8 @@ class Endpoint:
         return Answer(text=self._without_key(str(text)), input_tokens=used[0], output_tokens=used[1])
 
     def _quote(self, words: str) -> str:
-        """A server's words for a message: short, and without the key, which some servers repeat."""
-        return self._without_key(words)[:LONGEST_QUOTE]
+        """A server's words for a message: short, printable, and without the key, which some servers repeat."""
+        return "".join(filter(str.isprintable, self._without_key(words)))[:LONGEST_QUOTE]
 
     def _without_key(self, words: str) -> str:
         return words.replace(self.api_key or "\0", "[key]")

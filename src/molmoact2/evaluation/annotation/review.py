@@ -106,10 +106,17 @@ data-episode="{record["episode_index"]}">
 <div class="row"><p class="hint number">Episode {record["episode_index"]} · about {record["num_words"]} words asked \
 for{still}</p>{failed}</div>
 <p class="old">“{escape(record["task"])}”</p>
-<textarea rows="2" readonly aria-label="new instruction">{escape(record["annotation"] or "")}</textarea>
+<textarea rows="2" readonly aria-label="new instruction"
+placeholder="{escape(last_words(record))}">{escape(record["annotation"] or "")}</textarea>
 <div class="choices"><button data-decision="accept">Accept</button><button data-decision="edit">Edit</button>\
 <button data-decision="reject">Reject</button><span class="hint problem"></span></div></article>
 """
+
+
+def last_words(record: Record) -> str:
+    """What a model said last about an episode, for whoever writes an instruction in its place."""
+    words = "".join(attempt["answer"] for attempt in record["attempts"][-1:]) or "no answer"
+    return words.encode("utf-8", "replace").decode()
 
 
 def strip(images: np.ndarray) -> bytes:
