@@ -84,8 +84,10 @@ def finding_card(finding: Finding) -> str:
     items = "".join(f"<li>{escape(str(place))}</li>" for place in finding.places[:SHOWN_PLACES])
     more = len(finding.places) - SHOWN_PLACES
     rest = f"<li>and {more} more; <code>--json</code> lists all</li>" if more > 0 else ""
-    words = f"{len(finding.places)} place{'' if len(finding.places) == 1 else 's'}"
-    where = f"<dt>where</dt><dd><details><summary>{words}</summary><ul>{items}{rest}</ul></details></dd>"
+    first = escape("; ".join(map(str, finding.places[:1])))
+    others = f"{first} and {len(finding.places) - 1} more"
+    listed = f"<details><summary>{others}</summary><ul>{items}{rest}</ul></details>"
+    where = f"<dt>where</dt><dd>{listed if len(finding.places) > 1 else first}</dd>"
     return f"""<article class="card finding"><span class="pill {finding.severity}">{finding.severity}</span>
 <h3>{escape(finding.title)}<code>{finding.rule}</code></h3>
 <div class="body"><dl>{entries}{where if finding.places else ""}</dl></div></article>"""

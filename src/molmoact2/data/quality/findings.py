@@ -130,10 +130,11 @@ class Report:
     def grade(self) -> str:
         """A to F, by the number of rules (not of places) that found something.
 
-        A: no error, no warning. B: up to two warnings. C: more warnings. D: one error. F: more errors.
+        A: no error, no warning. B: up to two warnings. C: more warnings. D: one error. F: more errors, or a dataset
+        that cannot be opened.
         """
         errors, warnings = self.count(Severity.ERROR), self.count(Severity.WARNING)
-        return grade_of(errors, warnings)
+        return grade_of(errors, warnings) if self.material else "F"
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON."""

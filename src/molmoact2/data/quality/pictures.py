@@ -11,6 +11,8 @@ from molmoact2.data.quality.material import Material, Sample
 
 GRID = 16
 """Images are compared by the means of a grid of so many cells each way, which compression hardly changes."""
+SMALLEST_CELL = 8
+"""Pixels; small images have fewer cells."""
 SAME_LEVELS = 1.5
 """Largest difference, in grey levels of 255, of cells that are the same."""
 BLANK_LEVELS = 3.0
@@ -23,9 +25,11 @@ FEWEST_SAME = 3
 
 
 def cells(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n, GRID, GRID] mean grey level of each cell of `images` [n, height, width, 3]."""
+    """[n, rows, columns] mean grey level of each cell of `images` [n, height, width, 3]."""
     grey = images.mean(axis=3, dtype=np.float32)
-    rows, columns = (np.linspace(0, side, min(GRID, side) + 1).astype(int) for side in grey.shape[1:])
+    rows, columns = (
+        np.linspace(0, side, max(1, min(GRID, side // SMALLEST_CELL)) + 1).astype(int) for side in grey.shape[1:]
+    )
     sums = np.add.reduceat(np.add.reduceat(grey, rows[:-1], axis=1), columns[:-1], axis=2)
     return sums / (np.diff(rows)[:, None] * np.diff(columns))
 

@@ -64,7 +64,7 @@ def similar(shapes: NDArray[np.float32], tolerance: float) -> list[tuple[int, in
 
     Rows are sorted by their mean, which differs at most as much as they do, so only neighbours are compared.
     """
-    flat = shapes.reshape(len(shapes), -1)
+    flat = shapes.reshape(len(shapes), int(np.prod(shapes.shape[1:])))
     order = np.argsort(flat.mean(axis=1), kind="stable")
     means = flat.mean(axis=1)[order]
     pairs: list[tuple[int, int]] = []
