@@ -113,9 +113,10 @@ def test_killed_by_the_system(tmp_path):
         ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            time.sleep(rng.uniform(0.05, 0.4))
+            told = [int(process.stdout.readline())]
+            time.sleep(rng.uniform(0.0, 0.35))
             process.send_signal(signal.SIGKILL)
-            told = [int(line) for line in process.stdout.read().split()]
+            told += [int(line) for line in process.stdout.read().split()]
         dataset = LeRobotDataset(root)
         assert len(dataset.episodes) >= max([finished, *(number + 1 for number in told)])
         finished = len(dataset.episodes)
@@ -125,7 +126,7 @@ def test_killed_by_the_system(tmp_path):
             assert episode.task == f"task {number % 3}"
             assert all(abs(int(i.mean()) - 20 - number % 200) <= 2 for i in episode.images.values())
         assert dataset.stats["index"]["count"].tolist() == [len(dataset)]
-    assert finished > 5
+    assert finished >= 5
 
 
 def test_an_exception_leaves_the_finished_episodes(tmp_path, schema, make_episode):

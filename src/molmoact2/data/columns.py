@@ -90,7 +90,7 @@ def _to_numpy(path: Path, name: str, table: pa.Table, feature: Mapping[str, Any]
     expect(name in table.column_names, path, f"the column {name!r} is missing")
     column, is_even = table[name].combine_chunks(), True
     while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
-        is_even &= len(pc.unique(pc.list_value_length(column))) < 2
+        is_even &= len(pc.call_function("list_value_length", [column]).unique()) < 2
         column = column.flatten()
     shape = (table.num_rows, *_row_shape(feature))
     values = column.to_numpy(zero_copy_only=False)

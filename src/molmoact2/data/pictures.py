@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from molmoact2.data.decoders import open_video
 from molmoact2.data.episodes import EpisodeRecord
 from molmoact2.data.errors import expect, malformed
 from molmoact2.data.files import read_table
 from molmoact2.data.metadata import picture_size
-from molmoact2.data.video import TOLERANCE_S, VideoFile
+from molmoact2.data.video import TOLERANCE_S
 
 MOST_OPEN_VIDEOS = 16
 MOST_OPEN_COLUMNS = 4
@@ -36,7 +37,7 @@ class Pictures:
 
     def __init__(self, root: Path, info: Mapping[str, Any]) -> None:
         self._root, self._info = root, info
-        self._videos = _Recent(VideoFile, most=MOST_OPEN_VIDEOS)
+        self._videos = _Recent(open_video, most=MOST_OPEN_VIDEOS)
         self._columns = _Recent(_StoredPictures, most=MOST_OPEN_COLUMNS)
 
     def image(self, key: str, record: EpisodeRecord, frame_index: int, timestamp: np.floating) -> NDArray[np.uint8]:
