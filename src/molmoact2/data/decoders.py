@@ -1,7 +1,7 @@
 """Which library decodes video: torchcodec where it is installed, else PyAV. The frames are equal.
 
-torchcodec took 0.3 to 0.95 of PyAV's processor time per frame (H.264 of 64 x 64, AV1 of 480 x 640), but it looks through
-a whole file before it gives the first one: 0.1 s for 110 MB, where PyAV opens in 3 ms. So files stay open.
+torchcodec took 0.3 to 0.95 of PyAV's processor time per frame (H.264 of 64 x 64, AV1 of 480 x 640), but it looks
+through a whole file before it gives the first one: 0.1 s for 110 MB, where PyAV opens in 3 ms. So files stay open.
 """
 
 import importlib
