@@ -51,11 +51,15 @@ class ActionChunk:
     """Seconds spent in each stage."""
 
 
+class NoActionError(ValueError):
+    """A policy that has no action to give; whoever executes its actions holds still."""
+
+
 class Policy(Protocol):
     """Anything that can be asked for the next actions: a checkpoint, a scripted expert, a remote server."""
 
     def act(self, observation: Observation, /) -> ActionChunk:
-        """Return the next chunk of actions."""
+        """Return the next chunk of actions; NoActionError where there is none, never a made-up one."""
         ...
 
 

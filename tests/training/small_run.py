@@ -1,16 +1,23 @@
 """A training run of a few steps on random pictures, for the tests of training."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from molmoact2.data.augmentation import Photometric
 from molmoact2.data.scenes import ScenePool
+from molmoact2.embodiments import SO101_TABLETOP
+from molmoact2.tokens.action_fit import fit_action_tokenizer
 from molmoact2.training.config import OptimizerConfig, StageConfig, TrainConfig
-from molmoact2.training.encode import BatchEncoder
-from molmoact2.training.examples import EpisodeSource, SceneSource
-from molmoact2.training.nano import IMAGE_SIZE, new_nano
+from molmoact2.training.examples import PlacedExample
+from molmoact2.training.fresh import tag_entry
+from molmoact2.training.nano import IMAGE_SIZE, nano_config, new_nano
+from molmoact2.training.parallel import ALONE, World
+from molmoact2.training.placed import SceneStream
+from molmoact2.training.pointing import PointingHeads
+from molmoact2.training.scene_questions import SceneQuestions
+from molmoact2.training.start import Start
 from molmoact2.training.trainer import TrainData, Trainer
 
 THINGS = ("red cube", "green cube", "blue cube", "plate", "gripper")
@@ -33,40 +40,78 @@ def scene_pool(count: int, seed: int = 0) -> ScenePool:
     )
 
 
-def episodes(num_frames: int = 12) -> EpisodeSource:
-    """Two episodes of random pictures."""
-    pool, rng = scene_pool(num_frames, seed=1), np.random.default_rng(2)
-    half = num_frames // 2
-    words = ("pick up the red cube", "put the blue cube on the plate")
-    return EpisodeSource(
-        images={"front": pool.images[:, 0], "wrist": pool.images[:, 1]},
-        state=pool.state,
-        actions=rng.uniform(-1, 1, (num_frames, JOINTS)).astype(np.float32),
-        episode_ends=np.repeat([half, num_frames], [half, num_frames - half]),
-        instruction=np.repeat(np.array(words, object), [half, num_frames - half]),
-        things=THINGS,
-        place_m=pool.place_m,
-        is_present=pool.is_present,
-        pixel=pool.pixel,
-        horizon=HORIZON,
+def scene_stream(pool: ScenePool, **changes: Any) -> SceneStream:
+    """Scenes of a pool."""
+    given = {"tag": SO101_TABLETOP.tag, "horizon": HORIZON, "action_dim": JOINTS, "seed": 0, **changes}
+    return SceneStream(pool=pool, **given)
+
+
+@dataclass(frozen=True)
+class SmoothMotions:
+    """Scenes with smooth actions to learn; every third one ends before the horizon does."""
+
+    scenes: SceneStream
+
+    def example(self, number: int) -> PlacedExample:
+        rng = np.random.default_rng((1, number))
+        phase = rng.uniform(0, 3, JOINTS) + np.linspace(0, 2, HORIZON)[:, None]
+        left = HORIZON if number % 3 else int(rng.integers(1, HORIZON))
+        return replace(
+            self.scenes.example(number),
+            actions=np.sin(phase).astype(np.float32),
+            is_valid=np.arange(HORIZON) < left,
+            origin=f"motion {number}",
+        )
+
+
+def small_start(**changes: Any) -> Start:
+    """A nano network that can flow and say its actions; `changes` are fields of its config."""
+    entry = tag_entry(SO101_TABLETOP, state_stats=STATS, action_stats=STATS)
+    config = replace(nano_config(), action_mode="both", **changes)
+    model, processor = new_nano({SO101_TABLETOP.tag: entry}, seed=0, config=config)
+    motions = SmoothMotions(scene_stream(scene_pool(6)))
+    chunks = np.stack([motions.example(number).actions for number in range(50)])
+    tokenizer = fit_action_tokenizer([chunks], vocab_size=config.num_action_tokens, longest_horizon=HORIZON)
+    return Start(model=model, processor=processor, action_tokenizer=tokenizer)
+
+
+def small_data() -> TrainData:
+    """Streams of every kind."""
+    pool = scene_pool(6)
+    scenes = scene_stream(pool)
+    return TrainData(
+        streams={"robot": SmoothMotions(scenes), "scenes": scenes, "questions": SceneQuestions(pool=pool, seed=0)},
+        held_out={"scenes": replace(scenes, in_order=True)},
+        fingerprints={"pool": "random"},
     )
 
 
-def small_config(**changes) -> TrainConfig:
+def small_stage(**changes: Any) -> StageConfig:
+    """A stage in which everything is learned: flow, spoken actions, words, pointing."""
+    stage = StageConfig(
+        name="act",
+        num_steps=2,
+        examples_per_step={"robot": 3, "scenes": 1, "questions": 2},
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=1),
+        flow_samples=2,
+        says_actions=True,
+        state_jitter_bins=1.0,
+    )
+    return replace(stage, **changes)
+
+
+def small_config(**changes: Any) -> TrainConfig:
     """Two stages of two steps."""
-    optimizer = OptimizerConfig(learning_rate=1e-3, warmup_steps=1)
-    reason = StageConfig(name="reason", num_steps=2, scenes_per_step=2, frames_per_step=0, optimizer=optimizer)
-    act = replace(reason, name="act", scenes_per_step=1, frames_per_step=2, flow_samples=2)
-    config = TrainConfig(stages=(reason, act), log_every=1, checkpoint_every=100, measure_every=100)
+    reason = small_stage(name="reason", examples_per_step={"scenes": 2}, flow_samples=0, says_actions=False)
+    config = TrainConfig(
+        stages=(reason, small_stage()), log_every=1, checkpoint_every=100, measure_every=100, num_workers=0,
+        num_held_out=4,
+    )  # fmt: skip
     return replace(config, **changes)
 
 
-def small_trainer(folder: Path, config: TrainConfig | None = None) -> Trainer:
-    """A fresh trainer, the same every time."""
-    model, processor = new_nano(STATS, STATS, seed=0)
-    scenes = SceneSource(scene_pool(6), horizon=HORIZON, action_dim=JOINTS)
-    encoder = BatchEncoder(
-        processor=processor, tag="so101_tabletop", max_action_dim=model.config.max_action_dim, augment=Photometric()
-    )
-    data = TrainData(scenes=scenes, held_out=scenes, episodes=episodes())
-    return Trainer(model, encoder, data, config or small_config(), folder)
+def small_trainer(folder: Path, config: TrainConfig | None = None, *, world: World = ALONE, **changes: Any) -> Trainer:
+    """A fresh trainer, the same every time; `changes` are fields of the network's config."""
+    start = small_start(**changes)
+    heads = PointingHeads.new(start.model.config.text_config.hidden_size, len(THINGS), seed=0)
+    return Trainer(start, small_data(), config or small_config(), folder, heads=heads, world=world)

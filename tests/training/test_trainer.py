@@ -47,7 +47,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
         other.resume()
 
 
-@pytest.mark.parametrize("name", ["state.safetensors", "progress.json"])
+@pytest.mark.parametrize("name", ["parameters-00000-of-00001.safetensors", "progress.json"])
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, name):
     small_trainer(tmp_path).run(until=1)
     checkpoint = latest_checkpoint(tmp_path / "checkpoints")
@@ -79,6 +79,7 @@ def test_the_policy_is_kept_along_the_way_once_it_learns_to_act(tmp_path):
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_path):
     trainer = small_trainer(tmp_path)
+    assert trainer.heads is not None
     with torch.no_grad():
         trainer.heads.things.weight.fill_(float("nan"))
     before = trainer.model.text.embedding.clone()
@@ -92,5 +93,5 @@ def test_measuring_changes_nothing(tmp_path):
     trainer.run(until=1)
     before = {key: parameter.clone() for key, parameter in trainer.model.named_parameters()}
     errors = trainer.measure()
-    assert errors.keys() == {"held_out_error_cm", "held_out_renamed_error_cm"}
+    assert "scenes_error_m" in errors
     assert all(torch.equal(before[key], parameter) for key, parameter in trainer.model.named_parameters())

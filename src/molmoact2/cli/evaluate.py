@@ -31,6 +31,8 @@ class Evaluate:
     """Actions that are executed before the policy looks again; the checkpoint's own number by default."""
     flow_steps: int | None = None
     """Steps of the flow sampler; the checkpoint's own number by default."""
+    mode: Literal["continuous", "discrete"] = "continuous"
+    """Whether a checkpoint integrates the flow or says its actions."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision in which a checkpoint computes."""
     report: bool = True
@@ -51,6 +53,7 @@ class Evaluate:
             environment=self.env,
             num_action_steps=self.action_steps,
             num_flow_steps=self.flow_steps,
+            mode=self.mode,
             dtype=self.dtype,
             num_threads=num_threads_per_worker(self.workers) if self.workers > 1 else None,
         )

@@ -30,6 +30,7 @@ COMMANDS = {
     "tokenizer encode": ("molmoact2.cli.tokenizer.encode:Encode", "Turn a file of action chunks into tokens."),
     "tokenizer decode": ("molmoact2.cli.tokenizer.decode:Decode", "Turn tokens back into action chunks."),
     "finetune": ("molmoact2.cli.finetune:Finetune", "Fine-tune a checkpoint on a LeRobot dataset."),
+    "report": ("molmoact2.cli.report:Report", "Say what a training taught: errors, and what the policy looks at."),
     "demo": ("molmoact2.cli.demo:Demo", "Watch the bundled policy work, and get a report."),
 }
 """Name -> where the subcommand lives, and what it does in one sentence."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -9,7 +10,9 @@ from molmoact2.evaluation.policies import PolicyChoice, PolicySource
 from molmoact2.inference import MolmoAct2Policy, load_policy
 from molmoact2.inference.checkpoint import locate
 from molmoact2.inference.session import Session
-from molmoact2.types import ActionChunk, Observation, Policy
+from molmoact2.model.generate import DecodingError
+from molmoact2.tokens.action import ActionDecodeError
+from molmoact2.types import ActionChunk, NoActionError, Observation, Policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,18 +24,23 @@ class CheckpointEpisode:
     horizon: int
     """Rows that are planned; how many of them are executed is for the episode loop to say."""
     num_flow_steps: int | None
+    mode: Literal["continuous", "discrete"]
     session: Session
     """Draws the episode's noise, which follows from the episode's seed."""
 
     def act(self, observation: Observation, /) -> ActionChunk:
         """Return the whole plan [horizon, action_dim]."""
-        return self.policy.act(
-            observation,
-            self.embodiment,
-            num_steps=self.num_flow_steps,
-            num_action_steps=self.horizon,
-            session=self.session,
-        )
+        try:
+            return self.policy.act(
+                observation,
+                self.embodiment,
+                mode=self.mode,
+                num_steps=self.num_flow_steps,
+                num_action_steps=self.horizon,
+                session=self.session,
+            )
+        except (ActionDecodeError, DecodingError) as error:
+            raise NoActionError(str(error)) from error
 
 
 def open_checkpoint(choice: PolicyChoice, embodiment: str) -> PolicySource:
@@ -48,6 +56,7 @@ def open_checkpoint(choice: PolicyChoice, embodiment: str) -> PolicySource:
             embodiment=embodiment,
             horizon=tag.action_horizon,
             num_flow_steps=choice.num_flow_steps,
+            mode=choice.mode,
             session=policy.new_session(seed),
         )
 

@@ -7,6 +7,7 @@ itself.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,8 @@ class PolicyChoice:
     """Rows of a chunk that are executed before it looks again; None takes the checkpoint's own number."""
     num_flow_steps: int | None = None
     """Steps of the flow sampler; None takes the checkpoint's own number."""
+    mode: Literal["continuous", "discrete"] = "continuous"
+    """Whether a checkpoint integrates the flow or says its actions."""
     dtype: str = "float32"
     num_threads: int | None = None
     """Threads that a checkpoint computes with; None leaves the choice to torch."""

@@ -17,10 +17,12 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from molmoact2.types import ActionChunk, Environment, Observation, Outcome, Policy
+from molmoact2.types import ActionChunk, Environment, NoActionError, Observation, Outcome, Policy
 
 OUT_OF_TIME = "out of time"
 """The failure of an episode that used all its steps."""
+NO_ACTION = "no action"
+"""How the failure begins of an episode in which the policy had no action to give."""
 
 Disturb: TypeAlias = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 """Turns a commanded action [action_dim] into the one that is executed."""
@@ -105,7 +107,11 @@ def run_episode(
     while not outcome.done and step < environment.max_steps:
         observation = environment.observe()
         started = perf_counter()
-        chunk = policy.act(observation)
+        try:
+            chunk = policy.act(observation)
+        except NoActionError as error:
+            outcome = Outcome(failure=f"{NO_ACTION}: {error}")
+            break
         plan_seconds.append(perf_counter() - started)
         stage_seconds.append(dict(chunk.timing))
         observer.planned(step, observation, chunk)

@@ -5,7 +5,7 @@ Code that lies beside released weights is neither downloaded nor read.
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -63,13 +63,16 @@ def with_token_ids(config: ModelConfig, vocabulary: Vocabulary) -> ModelConfig:
     return replace(config, **{field: token for field, token in ids.items() if vars(config)[field] is None})
 
 
-def save_policy(policy: MolmoAct2Policy, directory: str | Path) -> None:
+def save_policy(policy: MolmoAct2Policy, directory: str | Path, *, notes: Mapping[str, bytes] | None = None) -> None:
     """Write a checkpoint in the released format: the same keys, the small files unchanged.
 
-    It appears whole or not at all; a checkpoint that was there before is replaced only then. ValueError if `directory`
-    holds anything else.
+    It appears whole or not at all; a checkpoint that was there before is replaced only then. `notes` are further files
+    that go with it, by name, such as how it was trained; nobody reads them back. ValueError if `directory` holds anything
+    else.
     """
     with replacing(Path(directory)) as fresh:
+        for name, content in (notes or {}).items():
+            (fresh / name).write_bytes(content)
         save_model(policy.model, fresh)
         policy.processor.save(fresh)
         if policy.action_tokenizer is not None:

@@ -1,13 +1,17 @@
-"""Training losses. All are means over valid elements only, in float32; no valid element gives zero."""
+"""Training losses, as sums over valid elements, in float32.
+
+Who calls them divides by the number of valid elements of the whole step, over all passes and ranks; that number depends on
+the batch alone. So the loss is the same however a step is cut into passes.
+"""
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def masked_mean(values: Float[Tensor, "*b"], mask: Bool[Tensor, "*b"]) -> Float[Tensor, ""]:
-    """Mean of `values` where `mask` is True, 0 where it is nowhere True."""
-    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+def masked_sum(values: Float[Tensor, "*b"], mask: Bool[Tensor, "*b"]) -> Float[Tensor, ""]:
+    """Sum of `values` where `mask` is True."""
+    return torch.where(mask, values, 0.0).sum()
 
 
 def flow_loss(
@@ -16,11 +20,19 @@ def flow_loss(
     valid_steps: Bool[Tensor, "b h"],
     action_dim: Int[Tensor, "b"],
 ) -> Float[Tensor, ""]:
-    """Mean squared error of the velocity over valid steps and true dimensions (paper section 3).
+    """Squared error of the velocity, summed over valid steps and true dimensions (paper section 3).
 
-    Steps beyond an episode's end and dimensions beyond a robot's own count for nothing, neither above nor below the
-    fraction line.
+    Steps beyond an episode's end and dimensions beyond a robot's own count for nothing.
     """
     is_real = torch.arange(target.shape[-1], device=target.device) < action_dim[:, None]
     mask = valid_steps[:, None, :, None] & is_real[:, None, None, :]
-    return masked_mean((velocity.float() - target.float()).square(), mask.expand(target.shape))
+    return masked_sum((velocity.float() - target.float()).square(), mask.expand(target.shape))
+
+
+def language_losses(
+    logits: Float[Tensor, "n v"], token_id: Int[Tensor, "n"], weight: Float[Tensor, "n"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Weighted sums over n tokens: of their cross-entropy, and of the squared log of the softmax's denominator."""
+    denominator = logits.float().logsumexp(dim=-1)
+    chosen = logits.float().gather(1, token_id[:, None])[:, 0]
+    return (weight * (denominator - chosen)).sum(), (weight * denominator.square()).sum()

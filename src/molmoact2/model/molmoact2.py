@@ -80,7 +80,7 @@ class MolmoAct2(nn.Module):
         """
         x = self.text.embed(inputs.token_ids).to(image_features.dtype)
         if image_features.shape[0] == 0:
-            return x
+            return x + image_features.sum()  # nothing; the ranks of a sharded run all go through the vision tower
         is_patch = (inputs.token_ids == self.config.image_patch_id) & inputs.valid
         index = (is_patch.flatten().cumsum(0) - 1).clamp(0, image_features.shape[0] - 1)
         features = image_features[index].view_as(x)

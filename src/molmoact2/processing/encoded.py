@@ -62,10 +62,13 @@ def assemble(
     )
 
 
-def collate(batch: Sequence[Encoded]) -> ModelInputs:
-    """Put prompts into one batch; shorter ones are padded on the right with id 0, which is never read."""
+def collate(batch: Sequence[Encoded], *, multiple: int = 1) -> ModelInputs:
+    """Put prompts into one batch; shorter ones are padded on the right with id 0, which is never read.
+
+    The number of tokens of all of them becomes a multiple of `multiple`.
+    """
     lengths = np.array([len(encoded.token_ids) for encoded in batch])
-    valid = np.arange(lengths.max()) < lengths[:, None]
+    valid = np.arange(-(-lengths.max() // multiple) * multiple) < lengths[:, None]
     token_ids, image_mask = np.zeros(valid.shape, np.int64), np.zeros(valid.shape, bool)
     token_ids[valid] = np.concatenate([encoded.token_ids for encoded in batch])
     image_mask[valid] = np.concatenate([encoded.image_mask for encoded in batch])

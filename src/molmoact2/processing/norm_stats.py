@@ -150,6 +150,10 @@ class NormStats:
         tags = {tag: TagStats.read(tag, read_field(entries, tag, dict, where), mode) for tag in entries}
         return cls(tags=tags, document=document)
 
+    def with_tags(self, entries: Mapping[str, Mapping[str, Any]]) -> "NormStats":
+        """The same statistics with these entries added, or put in the place of those of the same tags."""
+        return NormStats.read({**self.document, "metadata_by_tag": {**self.document["metadata_by_tag"], **entries}})
+
     def tag(self, name: str | None) -> TagStats:
         """The entry of a tag; None means the only one there is."""
         if name is None and len(self.tags) == 1:

@@ -10,9 +10,9 @@ One object serves training and inference; it is loaded from and saved with a che
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -20,7 +20,7 @@ from jaxtyping import Float, Float32, UInt8
 from molmoact2.processing.encoded import Encoded, assemble
 from molmoact2.processing.images import choose_tiling, view, view_and_crops
 from molmoact2.processing.layout import crops_block, frame_block, view_block
-from molmoact2.processing.norm_stats import NormStats, TagStats
+from molmoact2.processing.norm_stats import FORMAT, NormStats, TagStats
 from molmoact2.processing.observation import checked_images, checked_instruction, checked_question, checked_state
 from molmoact2.processing.settings import (
     IMAGE_FILE,
@@ -100,6 +100,18 @@ class Processor:
             contents[name] = json.dumps(self.norm_stats.document, indent=1).encode()
         for name, content in contents.items():
             (Path(directory) / name).write_bytes(content)
+
+    def with_config(self, config: Mapping[str, Any]) -> "Processor":
+        """The same processor for a network whose `config.json` says `config`, on top of what it says now."""
+        said = parse_json(self.files["config.json"], "config.json") | dict(config)
+        files = {**self.files, "config.json": json.dumps(said).encode()}
+        return replace(self, files=files, vocabulary=Vocabulary.read(files["tokenizer.json"].decode(), said))
+
+    def with_tags(self, entries: Mapping[str, Mapping[str, Any]]) -> "Processor":
+        """The same processor with further embodiments, or new statistics of known ones."""
+        known = self.norm_stats or NormStats(tags={}, document={"format": FORMAT, "norm_mode": "q01_q99",
+                                                               "metadata_by_tag": {}})  # fmt: skip
+        return replace(self, norm_stats=known.with_tags(entries))
 
     def tag(self, embodiment: str | None) -> TagStats:
         """What the checkpoint knows about an embodiment; None means the only one it knows."""

@@ -1,18 +1,28 @@
 """What a training run is: frozen values, checked before any weight exists."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+from molmoact2.data.augmentation import Augmentation
+from molmoact2.training.trainable import TrainableConfig
+
+ALL_PARTS, AUGMENTATION = TrainableConfig(), Augmentation()
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with a linear warm-up and a cosine down to a fraction of the peak."""
+    """AdamW with a linear warm-up and a cosine down to a fraction of the peak, for each tower on its own."""
 
     learning_rate: float
-    """Peak, for every part that has no factor of its own."""
+    """Peak of the decoder."""
     vision_factor: float = 1.0
-    """Learning rate of vision tower and connector, relative to `learning_rate`."""
+    """Learning rate of the vision tower, relative to `learning_rate`."""
+    connector_factor: float = 1.0
+    """The same for the connector and the embeddings of image tokens."""
     expert_factor: float = 1.0
-    """Learning rate of the action expert, relative to `learning_rate`."""
+    """The same for the action expert and the depth gate."""
     warmup_steps: int = 100
     final_fraction: float = 0.1
     """Where the cosine ends, relative to the peak."""
@@ -21,21 +31,32 @@ class OptimizerConfig:
     weight_decay: float = 0.02
     """On matrices only."""
     clip_norm: float = 1.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient of each tower."""
     ema_decay: float = 0.998
     """Of the weights that are exported; 0 exports the last ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointingWeights:
-    """Weights of the embodied-reasoning losses; see `training/pointing.py`."""
+class LossWeights:
+    """Factor of each loss; every loss is a mean over its valid elements in the whole batch of a step."""
 
+    language: float = 1.0
+    """Cross-entropy of spoken answers: actions, depth, words."""
+    z: float = 1e-4
+    """Square of the log of the softmax's denominator, which keeps logits small (training.md F.1)."""
+    flow: float = 1.0
+    """Velocity of the action expert."""
     place: float = 1.0
-    """Position in metres of what the instruction names."""
+    """Position in metres of what the instruction names; this one and those below are for examples with places."""
     named: float = 0.5
     """Which image token shows what the instruction names."""
     things: float = 0.5
-    """Which image token shows each thing in the scene, and its position, whatever the instruction says."""
+    """Which image token shows each thing in the scene, whatever the instruction says."""
+    thing_place: float = 0.5
+    """Position of each thing, read from the image token that shows it."""
+
+
+PLAIN_LOSSES = LossWeights()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,22 +65,32 @@ class StageConfig:
 
     name: str
     num_steps: int
-    scenes_per_step: int
-    """Pointing examples in a batch."""
-    frames_per_step: int
-    """Action examples in a batch."""
+    examples_per_step: Mapping[str, int]
+    """Stream -> its examples in the batch of a step, over all ranks and passes together."""
     optimizer: OptimizerConfig
-    flow_weight: float = 1.0
-    pointing_weight: float = 1.0
-    """Factor on all pointing losses."""
+    losses: LossWeights = PLAIN_LOSSES
+    says_actions: bool = False
+    """Whether robot examples are answered in action tokens (discrete pre-training, co-training)."""
     flow_samples: int = 4
-    """Noise and time samples per action chunk, which share one pass of the decoder (K in the paper)."""
+    """Noise and time samples per action chunk, which share one pass of the decoder (K in the paper); 0 leaves the
+    action expert out."""
+    insulate: bool = False
+    """Keep the expert's gradient out of the decoder."""
+    residual_dropout: float = 0.0
+    """Share of the decoder's residual updates that is dropped at the tokens of prompts; answers keep all of theirs."""
+    augmentation: Augmentation = AUGMENTATION
+    state_jitter_bins: float = 0.0
+    """The state is moved by up to this many bins, so that no single bin is learned by heart."""
+    tokens_per_row: int | None = None
+    """Pack examples into rows of at most so many tokens; None gives every example a row of its own."""
+    rows_per_pass: int | None = None
+    """Rows that go through the network at once; None takes all of a step. It does not change what is learned."""
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1 or self.flow_samples < 1:
-            raise ValueError(f"Stage {self.name!r}: num_steps and flow_samples must be at least 1.")
-        if self.scenes_per_step < 0 or self.frames_per_step < 0 or self.scenes_per_step + self.frames_per_step < 1:
-            raise ValueError(f"Stage {self.name!r} needs scenes or frames in its batch.")
+        if self.num_steps < 1 or self.flow_samples < 0:
+            raise ValueError(f"Stage {self.name!r}: num_steps must be at least 1 and flow_samples at least 0.")
+        if not self.examples_per_step or min(self.examples_per_step.values()) < 1:
+            raise ValueError(f"Stage {self.name!r} needs at least one example per step of every stream it names.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +98,27 @@ class TrainConfig:
     """A whole run: stages one after the other on one network."""
 
     stages: tuple[StageConfig, ...]
-    pointing: PointingWeights = PointingWeights()
+    trainable: TrainableConfig = ALL_PARTS
+    """Which parts of the network learn, in all stages."""
     seed: int = 0
-    dtype: str = "bfloat16"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Compute dtype; the weights that the optimiser moves stay float32."""
     compile: bool = False
     """Compile the towers with torch.compile: a minute or more at the start, then 1.6 times as many steps per CPU second
     (nano, two cores). Needs a C++ compiler."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: a third more work, far less memory."""
+    num_workers: int = 1
+    """Processes per rank that prepare batches; 0 prepares them in the training process."""
     log_every: int = 20
     checkpoint_every: int = 500
     """Steps between checkpoints that a stopped run resumes from."""
     measure_every: int = 500
-    """Steps between measurements of the pointing error on scenes held out."""
+    """Steps between measurements on what is held out."""
     snapshot_every: int = 1_000
     """Steps between exports of the policy as it is then, once it learns to act."""
+    num_held_out: int = 256
+    """Examples of each held-out stream that are measured."""
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -100,3 +138,17 @@ class TrainConfig:
                 return stage, step
             step -= stage.num_steps
         raise ValueError(f"The run has {self.num_steps} steps.")
+
+    def numbers_at(self, step: int) -> list[tuple[str, int]]:
+        """(stream, number) of every example of global step `step`: each stream goes on where the step before ended."""
+        first, used = 0, Counter[str]()
+        for stage in self.stages:
+            if step < first + stage.num_steps:
+                break
+            first += stage.num_steps
+            used.update({stream: stage.num_steps * count for stream, count in stage.examples_per_step.items()})
+        return [
+            (stream, used[stream] + (step - first) * count + i)
+            for stream, count in stage.examples_per_step.items()
+            for i in range(count)
+        ]

@@ -1,104 +1,187 @@
-"""From raw examples to what the network and the losses read; training encodes with the policy's own processor."""
+"""From a raw example to what the network and the losses read; training encodes with the policy's own processor.
 
-from dataclasses import dataclass, replace
+    prompt … <action_output> | <action_start> … <action_end> <|im_end|>          the answer, where one is spoken
+                           ^ the expert sees the tokens up to here
+
+Everything random about an example (augmentation, noise, flow times) comes from its number, so that the loss is the same on
+one rank and on many.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from einops import rearrange
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Float, Float32, Int
 
-from molmoact2.data.augmentation import Photometric
-from molmoact2.model.inputs import ModelInputs
-from molmoact2.processing.encoded import collate
+from molmoact2.model.config import ModelConfig
+from molmoact2.processing.encoded import Encoded
 from molmoact2.processing.processor import Processor
-from molmoact2.training.examples import Examples
-from molmoact2.training.pointing import PointingLabels
-
-STATE_JITTER_BINS = 1.0
-"""The state is moved by up to this many bins, so that no single bin is learned by heart."""
+from molmoact2.tokens import ActionTokenizer
+from molmoact2.training.config import StageConfig
+from molmoact2.training.examples import Example, PlacedExample, Places, QuestionExample, RobotExample
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainBatch:
-    """One batch of a training step."""
+class ActionTarget:
+    """What the expert is to learn from an example."""
 
-    inputs: ModelInputs
-    trigger: Int[Tensor, "b"]
-    """Index of each prompt's last token, which asks for the action."""
-    cells: Int[Tensor, "b v i"]
-    """Indices of each camera's `<im_patch>` tokens in the prompt."""
-    actions: Float[Tensor, "b h a"]
-    """Normalised and padded."""
-    is_valid: Bool[Tensor, "b h"]
-    action_dim: Int[Tensor, "b"]
-    labels: PointingLabels
-
-    def to(self, device: torch.device) -> "TrainBatch":
-        """The same batch on another device."""
-        labels = PointingLabels(**{name: value.to(device) for name, value in vars(self.labels).items()})
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, inputs=self.inputs.to(device), labels=labels, **tensors)
+    actions: Float32[np.ndarray, "h a"]
+    """Normalised, over the robot's own horizon, padded to the network's width."""
+    is_valid: Bool[np.ndarray, " h"]
+    action_dim: int
+    noise: Float32[np.ndarray, "k h a"]
+    """Zero in the dimensions that are padding, if the network masks those."""
+    t: Float32[np.ndarray, " k"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchEncoder:
-    """Encodes examples of one robot."""
+class PointingTarget:
+    """What the pointing heads are to learn from an example."""
+
+    trigger: int
+    """Index of the prompt's last token."""
+    image_tokens: Int[np.ndarray, "v i"]
+    """Indices of each camera's image tokens."""
+    cell: Int[np.ndarray, "v o"]
+    """Which image token of a camera shows a thing, -1 where it does not see it."""
+    places: Places
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainExample:
+    """One example, encoded."""
+
+    encoded: Encoded
+    """Prompt and answer."""
+    num_prompt: int
+    """Tokens before the answer: what the expert may look at."""
+    label_weight: Float32[np.ndarray, " n"]
+    """Weight of each of the n answer tokens in the language loss."""
+    action: ActionTarget | None
+    pointing: PointingTarget | None
+    origin: str
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return len(self.encoded.token_ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleEncoder:
+    """Encodes examples for one network."""
 
     processor: Processor
-    tag: str
-    max_action_dim: int
-    augment: Photometric | None
-    """None leaves images and states as they are, for measuring."""
+    action_tokenizer: ActionTokenizer | None
+    config: ModelConfig
+    seed: int
 
-    def __call__(self, examples: Examples, rng: np.random.Generator) -> TrainBatch:
-        """Encode one batch; everything random comes from `rng`."""
-        stats, words = self.processor.tag(self.tag), self.processor.vocabulary
-        state = stats.state_scaling.normalize(examples.state)
-        images = torch.from_numpy(examples.images)
-        if self.augment is not None and words.state is not None:
-            bin_width = 2 / (words.state.count - 1)
-            state = state + rng.uniform(-1, 1, state.shape) * STATE_JITTER_BINS * bin_width
-            views = images.shape[1]
-            images = self.augment(rearrange(images, "b v h w c -> (b v) h w c"), rng)
-            images = rearrange(images, "(b v) h w c -> b v h w c", v=views)
-        prompts = [
-            self.processor.encode_prompt(images=views, instruction=text, normalized_state=row, embodiment=self.tag)
-            for views, text, row in zip(images.numpy(), examples.instruction, state, strict=True)
-        ]
-        inputs = collate(prompts)
-        return TrainBatch(
-            inputs=inputs,
-            trigger=inputs.valid.sum(dim=1) - 1,
-            cells=patch_positions(inputs, words.image.patch, images.shape[1]),
-            actions=self._actions(examples),
-            is_valid=torch.from_numpy(examples.is_valid),
-            action_dim=torch.full((len(prompts),), examples.actions.shape[-1]),
-            labels=self._labels(examples),
+    def __call__(self, example: Example, stage: StageConfig, key: tuple[int, ...]) -> TrainExample:
+        """Encode one example for a stage of training; `key` makes its random draws its own."""
+        rng = np.random.default_rng((self.seed, *key))
+        match example:
+            case QuestionExample():
+                return self.question(example, stage, rng)
+            case _:
+                return self.robot(example, stage, rng)
+
+    def question(self, example: QuestionExample, stage: StageConfig, rng: np.random.Generator) -> TrainExample:
+        """A question with its answer in words."""
+        words = self.processor.vocabulary
+        prompt = self.processor.encode_question(example.question, stage.augmentation(example.images, rng))
+        answer = np.append(words.encode(example.answer), words.end_of_turn)
+        return TrainExample(
+            encoded=followed_by(prompt, answer),
+            num_prompt=len(prompt.token_ids),
+            label_weight=example.weight * answer_weights(len(answer)),
+            action=None,
+            pointing=None,
+            origin=example.origin,
         )
 
-    def _actions(self, examples: Examples) -> Float[Tensor, "b h a"]:
-        normalized = self.processor.tag(self.tag).action_scaling.normalize(examples.actions)
-        padding = self.max_action_dim - normalized.shape[-1]
-        return torch.from_numpy(np.pad(normalized, ((0, 0), (0, 0), (0, padding))))
+    def robot(self, example: RobotExample, stage: StageConfig, rng: np.random.Generator) -> TrainExample:
+        """An observation with the actions that followed it."""
+        stats, words = self.processor.tag(example.tag), self.processor.vocabulary
+        state = stats.state_scaling.normalize(example.state)
+        if stage.state_jitter_bins and words.state is not None:
+            state = state + rng.uniform(-1, 1, state.shape) * stage.state_jitter_bins * 2 / (words.state.count - 1)
+        prompt = self.processor.encode_prompt(
+            images=stage.augmentation(example.images, rng),
+            instruction=example.instruction,
+            normalized_state=state,
+            embodiment=example.tag,
+        )
+        normalized = stats.action_scaling.normalize(example.actions)
+        is_spoken = stage.says_actions and bool(example.is_valid.all())
+        answer = self.spoken(normalized) if is_spoken else np.empty(0, np.int64)
+        return TrainExample(
+            encoded=followed_by(prompt, answer),
+            num_prompt=len(prompt.token_ids),
+            label_weight=answer_weights(len(answer)),
+            action=self.target(normalized, example, stage, rng),
+            pointing=self.pointing(example, prompt),
+            origin=example.origin,
+        )
 
-    def _labels(self, examples: Examples) -> PointingLabels:
-        settings = self.processor.images
+    def spoken(self, normalized: Float[np.ndarray, "h a"]) -> Int[np.ndarray, " n"]:
+        """A whole chunk as a policy says it. Chunks that reach beyond their episode are not spoken, only flowed."""
+        words = self.processor.vocabulary
+        if self.action_tokenizer is None or words.action is None:
+            raise ValueError("To learn to say actions, a network needs action tokens and an action tokenizer.")
+        codes = self.action_tokenizer.encode(normalized[None])[0]
+        return np.append(words.action.span(codes), words.end_of_turn)
+
+    def target(
+        self, normalized: Float[np.ndarray, "h a"], example: RobotExample, stage: StageConfig, rng: np.random.Generator
+    ) -> ActionTarget | None:
+        """Chunk, noise and times for the expert; None where there is nothing for it to learn."""
+        (horizon, width), config = normalized.shape, self.config
+        if not stage.flow_samples or not example.is_valid.any():
+            return None
+        noise = rng.standard_normal((stage.flow_samples, horizon, config.max_action_dim), np.float32)
+        noise[..., width if config.mask_action_dim_padding else config.max_action_dim :] = 0
+        return ActionTarget(
+            actions=np.pad(normalized, ((0, 0), (0, config.max_action_dim - width))).astype(np.float32),
+            is_valid=example.is_valid,
+            action_dim=width,
+            noise=noise,
+            t=flow_times(stage.flow_samples, config, rng),
+        )
+
+    def pointing(self, example: RobotExample, prompt: Encoded) -> PointingTarget | None:
+        """Targets of the pointing heads, where the example says where things are."""
+        if not isinstance(example, PlacedExample):
+            return None
+        settings, pixel = self.processor.images, example.places.pixel
         rows, columns = (side // pool for side, pool in zip(settings.grid, settings.pooling, strict=True))
-        column, row = np.floor(np.moveaxis(examples.pixel, -1, 0) * np.array((columns, rows)).reshape(2, 1, 1, 1))
-        seen = (examples.pixel >= 0).all(axis=-1) & examples.is_present[:, None]
+        column, row = np.floor(np.moveaxis(pixel, -1, 0) * np.array((columns, rows)).reshape(2, 1, 1))
+        is_seen = (pixel >= 0).all(axis=-1) & example.places.is_present
         cell = np.clip(row, 0, rows - 1) * columns + np.clip(column, 0, columns - 1)
-        return PointingLabels(
-            place_m=torch.from_numpy(examples.place_m),
-            is_present=torch.from_numpy(examples.is_present),
-            cell=torch.from_numpy(np.where(seen, cell, -1).astype(np.int64)),
-            named=torch.from_numpy(examples.named),
-            goal=torch.from_numpy(examples.goal),
+        is_patch = prompt.token_ids == self.processor.vocabulary.image.patch
+        return PointingTarget(
+            trigger=len(prompt.token_ids) - 1,
+            image_tokens=np.flatnonzero(is_patch).reshape(len(example.images), -1),
+            cell=np.where(is_seen, cell, -1).astype(np.int64),
+            places=example.places,
         )
 
 
-def patch_positions(inputs: ModelInputs, patch_id: int, num_views: int) -> Int[Tensor, "b v i"]:
-    """Where each camera's image tokens stand in the prompts; every prompt has the same number of them."""
-    is_patch = inputs.token_ids == patch_id
-    positions = is_patch.nonzero()[:, 1]
-    return rearrange(positions, "(b v i) -> b v i", b=len(is_patch), v=num_views)
+def followed_by(prompt: Encoded, answer: Int[np.ndarray, " n"]) -> Encoded:
+    """A prompt with the tokens of its answer."""
+    return Encoded(
+        prompt=prompt.prompt,
+        token_ids=np.concatenate((prompt.token_ids, answer)),
+        image_mask=np.concatenate((prompt.image_mask, np.zeros(len(answer), bool))),
+        crops=prompt.crops,
+        pooling=prompt.pooling,
+    )
+
+
+def answer_weights(num_tokens: int) -> Float32[np.ndarray, " n"]:
+    """2 / sqrt(n) for each of n tokens: long answers count for more than short ones, but less than n times (F.1)."""
+    return np.full(num_tokens, 2 / np.sqrt(max(num_tokens, 1)), np.float32)
+
+
+def flow_times(count: int, config: ModelConfig, rng: np.random.Generator) -> Float32[np.ndarray, " count"]:
+    """Training times offset + spread · Beta(alpha, beta), denser near noise (training.md F.2)."""
+    spread = min(config.flow_matching_cutoff, 1.0) - config.flow_matching_time_offset
+    beta = rng.beta(config.flow_matching_beta_alpha, config.flow_matching_beta_beta, count)
+    return (config.flow_matching_time_offset + spread * beta).astype(np.float32)

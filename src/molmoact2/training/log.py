@@ -43,18 +43,17 @@ class RunLog:
         self.file.close()
         self.board.close()
 
-    def write(self, step: int, stage: str, values: dict[str, float]) -> None:
-        """Record the values after `step` steps."""
+    def advance(self, step: int, stage: str, values: dict[str, float]) -> None:
+        """`step` steps are done; record the values, if there are any."""
+        self.progress.advance(self.task)
+        if not values:
+            return
         self.file.write(json.dumps({"step": step, "stage": stage, **values}) + "\n")
         self.file.flush()
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
         shown = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
         self.progress.update(self.task, description=stage, text=shown)
-
-    def advance(self) -> None:
-        """One step is done."""
-        self.progress.advance(self.task)
 
 
 def _complete_lines(path: Path) -> list[str]:

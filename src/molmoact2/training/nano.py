@@ -1,14 +1,15 @@
 """The nano MolmoAct2: every part of the released network, small enough to learn on two CPU cores."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-from numpy.typing import ArrayLike
-
-from molmoact2.embodiments import SO101_TABLETOP, Embodiment
+from molmoact2.embodiments import SO101_TABLETOP
 from molmoact2.model.config import ConnectorConfig, ExpertConfig, ModelConfig, TextConfig, VisionConfig
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.processing.processor import Processor
-from molmoact2.training.fresh import add_robot_tokens, make_model, make_processor, tag_entry, train_tokenizer
+from molmoact2.training.fresh import add_robot_tokens, make_model, make_processor, train_tokenizer
+from molmoact2.training.scene_questions import QUESTIONS
 
 IMAGE_SIZE = (128, 128)
 """Pixels; 8 x 8 patches of 16, pooled 2 x 2 to 16 tokens per camera."""
@@ -110,16 +111,24 @@ def nano_config() -> ModelConfig:
     )
 
 
+def pretraining_config() -> ModelConfig:
+    """Nano before it has an action expert: it says its actions, of any robot of the releases (training.md F.8)."""
+    return replace(
+        nano_config(),
+        add_action_expert=False,
+        action_expert_config=None,
+        action_mode="discrete",
+        max_action_dim=32,
+        max_action_horizon=30,
+        num_action_tokens=512,
+    )
+
+
 def new_nano(
-    state_stats: Mapping[str, ArrayLike],
-    action_stats: Mapping[str, ArrayLike],
-    *,
-    seed: int,
-    robot: Embodiment = SO101_TABLETOP,
+    tags: Mapping[str, Mapping[str, Any]], *, seed: int, config: ModelConfig | None = None
 ) -> tuple[MolmoAct2, Processor]:
-    """An untrained nano policy for a robot whose states and actions have the given statistics."""
-    phrases = (*FIXED_PHRASES, robot.setup, robot.control_mode)
-    tokenizer = train_tokenizer(INSTRUCTIONS, phrases=phrases)
-    config = add_robot_tokens(tokenizer, nano_config())
-    tags = {robot.tag: tag_entry(robot, state_stats=state_stats, action_stats=action_stats)}
+    """An untrained nano policy for robots that `tags` describes, see `training.fresh.tag_entry`."""
+    spoken = [entry[field] for entry in tags.values() for field in ("setup_type", "control_mode")]
+    tokenizer = train_tokenizer((*INSTRUCTIONS, *QUESTIONS), phrases=(*FIXED_PHRASES, *dict.fromkeys(spoken)))
+    config = add_robot_tokens(tokenizer, config or nano_config())
     return make_model(config, seed), make_processor(config, tokenizer, tags)

@@ -1,7 +1,7 @@
 """The optimiser: parameter groups, learning-rate schedule, and the moving average that is exported."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -9,32 +9,57 @@ from torch import nn
 
 from molmoact2.training.config import OptimizerConfig
 
-VISION_PARTS = ("vision.", "connector.")
-EXPERT_PARTS = ("action_expert.", "depth_gate.")
+TOWERS = {
+    "vision.": "vision",
+    "connector.": "connector",
+    "text.new_embedding": "connector",
+    "action_expert.": "expert",
+    "depth_gate.": "expert",
+}
+"""How a parameter's name begins -> the tower whose learning rate and clipping it shares; all others: the decoder."""
 
 
-def make_optimizer(modules: Iterable[nn.Module], config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters of `modules`, grouped by learning rate and by whether they decay."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for module in modules:
-        for name, parameter in module.named_parameters():
-            decay = config.weight_decay if parameter.dim() == 2 and not name.endswith("embedding") else 0.0
-            groups.setdefault((_factor(name, config), decay), []).append(parameter)
+def tower_of(name: str) -> str:
+    """The tower of a parameter (training.md F.5)."""
+    return next((tower for beginning, tower in TOWERS.items() if name.startswith(beginning)), "decoder")
+
+
+def make_optimizer(
+    modules: Iterable[nn.Module], config: OptimizerConfig, *, never_decayed: Collection[str] = ()
+) -> torch.optim.AdamW:
+    """AdamW over all parameters of `modules` that learn, grouped by tower and by whether they decay.
+
+    `never_decayed` names further parameters that keep their size, besides embeddings and what is no matrix.
+    """
+    factors = {
+        "vision": config.vision_factor,
+        "connector": config.connector_factor,
+        "expert": config.expert_factor,
+        "decoder": 1.0,
+    }
+    groups: dict[tuple[str, float], list[nn.Parameter]] = {}
+    for name, parameter in (item for module in modules for item in module.named_parameters()):
+        decays = parameter.dim() == 2 and not name.endswith("embedding") and name not in never_decayed
+        if parameter.requires_grad:
+            groups.setdefault((tower_of(name), config.weight_decay * decays), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": parameters, "weight_decay": decay, "factor": factor, "lr": factor * config.learning_rate}
-            for (factor, decay), parameters in groups.items()
+            {"params": parameters, "weight_decay": decay, "tower": tower, "factor": factors[tower],
+             "lr": factors[tower] * config.learning_rate}
+            for (tower, decay), parameters in groups.items()
         ],
         betas=config.betas,
         eps=config.epsilon,
         fused=True,
-    )
+    )  # fmt: skip
 
 
-def _factor(name: str, config: OptimizerConfig) -> float:
-    if name.startswith(VISION_PARTS):
-        return config.vision_factor
-    return config.expert_factor if name.startswith(EXPERT_PARTS) else 1.0
+def towers(optimizer: torch.optim.Optimizer) -> dict[str, list[nn.Parameter]]:
+    """Tower -> its parameters that learn."""
+    found: dict[str, list[nn.Parameter]] = {}
+    for group in optimizer.param_groups:
+        found.setdefault(group["tower"], []).extend(group["params"])
+    return found
 
 
 def learning_rate(step: int, num_steps: int, config: OptimizerConfig) -> float:
@@ -53,29 +78,38 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class MovingAverage:
-    """Exponential moving average of a module's parameters, with the usual correction while it is young."""
+    """Exponential moving average of a module's parameters that learn, with the usual correction while it is young."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self.average = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+        self.average = {name: parameter.detach().clone() for name, parameter in learning(module).items()}
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Move a little towards the module's present parameters."""
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 10))
-        for name, parameter in module.named_parameters():
-            self.average[name].lerp_(parameter, 1 - decay)
+        for name, parameter in learning(module).items():
+            self.average[name].lerp_(parameter.detach(), 1 - decay)
 
     @contextmanager
     def applied_to(self, module: nn.Module) -> Iterator[None]:
         """Put the average in the place of the module's parameters, for as long as the block runs."""
-        present = {name: parameter.data for name, parameter in module.named_parameters()}
-        for name, parameter in module.named_parameters():
-            parameter.data = self.average[name]
+        with torch.no_grad():
+            present = {name: parameter.detach().clone() for name, parameter in learning(module).items()}
+            self._copy(self.average, module)
         try:
             yield
         finally:
-            for name, parameter in module.named_parameters():
-                parameter.data = present[name]
+            self._copy(present, module)
+
+    @torch.no_grad()
+    def _copy(self, values: Mapping[str, torch.Tensor], module: nn.Module) -> None:
+        for name, parameter in learning(module).items():
+            parameter.copy_(values[name])
+
+
+def learning(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that learn, by name."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}

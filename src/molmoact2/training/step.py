@@ -1,102 +1,83 @@
-"""One training step: a batch through the network, its losses, and their gradients."""
+"""One pass of a training step: a batch through the network, and the sums of its losses."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from molmoact2.model import flow
-from molmoact2.model.config import ModelConfig
-from molmoact2.model.losses import flow_loss
+from molmoact2.model.attention import LayerKeyValues
+from molmoact2.model.losses import flow_loss, language_losses
 from molmoact2.model.molmoact2 import Encoding, MolmoAct2
-from molmoact2.training.config import PointingWeights, StageConfig
-from molmoact2.training.encode import TrainBatch
+from molmoact2.training.batch import Chunks, Pointing, TrainBatch
 from molmoact2.training.pointing import PointingHeads, pointing_losses
 
-
-def encode(model: MolmoAct2, batch: TrainBatch, grid: tuple[int, int], dtype: torch.dtype) -> Encoding:
-    """The batch's prompts through vision tower and decoder; `grid` = (rows, columns) of patches."""
-    return model.read(batch.inputs, model.image_features(batch.inputs, grid, dtype))
+LOGGED_ONLY = ("error_m",)
+"""What is measured like a loss, but not descended."""
 
 
-def read_out(batch: TrainBatch, encoding: Encoding) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b v i d"]]:
-    """Hidden states of the triggers and of the image tokens, for the pointing heads."""
-    row = torch.arange(len(batch.trigger), device=batch.trigger.device)
-    return encoding.hidden[row, batch.trigger], encoding.hidden[row[:, None, None], batch.cells]
+def loss_sums(
+    model: MolmoAct2,
+    heads: PointingHeads | None,
+    batch: TrainBatch,
+    *,
+    grid: tuple[int, int],
+    dtype: torch.dtype,
+    insulate: bool,
+) -> dict[str, Float[Tensor, ""]]:
+    """Every loss that the batch has something for, summed; `TrainBatch.weights` says what to divide by.
+
+    `grid` = (rows, columns) of patches in a crop; `insulate` keeps the expert's gradient out of the decoder.
+    """
+    encoding = model.read(batch.inputs, model.image_features(batch.inputs, grid, dtype), drop_rate=batch.drop_rate)
+    answers, sums = batch.answers, {}
+    if len(answers.place):
+        logits = model.logits(encoding.hidden.flatten(0, 1)[answers.place])
+        sums["language"], sums["z"] = language_losses(logits, answers.token_id, answers.weight)
+    if batch.chunks is not None:
+        sums["flow"] = action_loss(model, batch, batch.chunks, encoding, insulate=insulate)
+    if batch.pointing is not None and heads is not None:
+        trigger, cells = read_out(batch.pointing, encoding)
+        sums |= pointing_losses(heads, trigger, cells, batch.pointing.labels)
+    return sums
 
 
-def flow_times(shape: tuple[int, ...], config: ModelConfig, rng: np.random.Generator) -> Float[Tensor, "..."]:
-    """Training times offset + scale · Beta(alpha, beta), denser near noise (training F.2)."""
-    spread = min(config.flow_matching_cutoff, 1.0) - config.flow_matching_time_offset
-    beta = rng.beta(config.flow_matching_beta_alpha, config.flow_matching_beta_beta, shape)
-    return torch.from_numpy((config.flow_matching_time_offset + spread * beta).astype(np.float32))
+def total_loss(
+    sums: Mapping[str, Float[Tensor, ""]], losses: Mapping[str, float], divisors: Mapping[str, float]
+) -> Float[Tensor, ""]:
+    """What to descend: each sum divided by how much of it the whole step has, times its factor."""
+    parts = [losses[name] / divisors[name] * value for name, value in sums.items() if name not in LOGGED_ONLY]
+    return torch.stack(parts).sum()
+
+
+def read_out(pointing: Pointing, encoding: Encoding) -> tuple[Float[Tensor, "p d"], Float[Tensor, "p v i d"]]:
+    """Hidden states of the triggers and of the image tokens."""
+    hidden = encoding.hidden.flatten(0, 1)
+    return hidden[pointing.trigger], hidden[pointing.image_tokens]
 
 
 def action_loss(
-    model: MolmoAct2,
-    batch: TrainBatch,
-    encoding: Encoding,
-    *,
-    num_frames: int,
-    num_samples: int,
-    rng: np.random.Generator,
+    model: MolmoAct2, batch: TrainBatch, chunks: Chunks, encoding: Encoding, *, insulate: bool
 ) -> Float[Tensor, ""]:
-    """Flow-matching loss of the first `num_frames` examples, with `num_samples` draws of noise and time each."""
-    expert, config = model.action_expert, model.config
-    assert expert is not None
-    inputs, actions = batch.inputs, batch.actions[:num_frames]
-    layers = [(key[:num_frames], value[:num_frames]) for key, value in encoding.layers]
-    context = model.expert_context(layers, inputs.token_ids[:num_frames], inputs.valid[:num_frames])
-    shape = (num_frames, num_samples, *actions.shape[1:])
-    noise = torch.from_numpy(rng.standard_normal(shape, np.float32)).to(actions.device)
-    if config.mask_action_dim_padding:
-        noise = noise * (
-            torch.arange(shape[-1], device=actions.device) < batch.action_dim[:num_frames, None, None, None]
-        )
-    t = flow_times(shape[:2], config, rng).to(actions.device)
-    x_t, u_t = flow.interpolate(noise, actions[:, None].expand(shape), t)
-    valid_steps = batch.is_valid[:num_frames]
-    velocity = expert.velocity(x_t, model.modulation(t, encoding.hidden.dtype), context, valid_steps)
-    return flow_loss(velocity, u_t, valid_steps, batch.action_dim[:num_frames])
+    """Flow-matching loss; every chunk sees its own prompt only, and all its samples share that."""
+    expert = model.action_expert
+    if expert is None:
+        raise ValueError("This network has no action expert. Set flow_samples=0 to train without one.")
+    layers = [take(layer, chunks.place, insulate=insulate) for layer in encoding.layers]
+    token_ids = batch.inputs.token_ids.flatten()[chunks.place]
+    context = model.expert_context(layers, token_ids, chunks.is_prompt)
+    actions = chunks.actions[:, None].expand_as(chunks.noise)
+    x_t, u_t = flow.interpolate(chunks.noise, actions, chunks.t)
+    velocity = expert.velocity(x_t, model.modulation(chunks.t, encoding.hidden.dtype), context, chunks.is_valid)
+    return flow_loss(velocity, u_t, chunks.is_valid, chunks.action_dim)
 
 
-def batch_losses(
-    model: MolmoAct2,
-    heads: PointingHeads,
-    batch: TrainBatch,
-    *,
-    stage: StageConfig,
-    pointing: PointingWeights,
-    dtype: torch.dtype,
-    grid: tuple[int, int],
-    rng: np.random.Generator,
-) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """The loss to descend, and its parts by name."""
-    encoding = encode(model, batch, grid, dtype)
-    total, parts = pointing_losses(heads, *read_out(batch, encoding), batch.labels, pointing)
-    total = stage.pointing_weight * total
-    if stage.frames_per_step:
-        parts["flow"] = action_loss(
-            model, batch, encoding, num_frames=stage.frames_per_step, num_samples=stage.flow_samples, rng=rng
-        )
-        total = total + stage.flow_weight * parts["flow"]
-    return total, parts
-
-
-def descend(
-    loss: Float[Tensor, ""], optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip_norm: float
-) -> Float[Tensor, ""]:
-    """Move the parameters once; return the norm of the gradient before it was clipped.
-
-    Raises:
-        FloatingPointError: the gradient is not finite; the parameters are then unchanged.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
-    if not torch.isfinite(norm):
-        raise FloatingPointError(f"The gradient's norm is {norm}. Lower the learning rate or look at the data.")
-    optimizer.step()
-    return norm
+def take(
+    layer: LayerKeyValues, place: Int[Tensor, "c t"], *, insulate: bool
+) -> tuple[Float[Tensor, "c n t e"], Float[Tensor, "c n t e"]]:
+    """Keys and values of the tokens at flat places [c t], out of those of all rows [b n s d]."""
+    seen = (part.detach() if insulate else part for part in layer)
+    key, value = (rearrange(rearrange(p, "b n s d -> (b s) n d")[place], "c t n d -> c n t d") for p in seen)
+    return key, value

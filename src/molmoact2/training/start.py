@@ -1,0 +1,68 @@
+"""Where a run starts: a checkpoint, changed into what the run is to make of it.
+
+Molmo2-ER      + robot tokens                      -> to be pre-trained: it learns to say actions
+MolmoAct2-Pretrain   + action expert               -> to be post-trained: it learns to flow as well
+MolmoAct2      + statistics of a new robot         -> to be fine-tuned
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from molmoact2.inference.policy import MolmoAct2Policy
+from molmoact2.model.config import ExpertConfig, ModelConfig, config_as_json
+from molmoact2.model.initialize import initialize
+from molmoact2.model.molmoact2 import MolmoAct2
+from molmoact2.processing.processor import Processor
+from molmoact2.tokens import ActionTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A network with all that belongs to it."""
+
+    model: MolmoAct2
+    processor: Processor
+    action_tokenizer: ActionTokenizer | None
+
+    @classmethod
+    def of(cls, policy: MolmoAct2Policy) -> "Start":
+        """The parts of a loaded checkpoint."""
+        return cls(model=policy.model, processor=policy.processor, action_tokenizer=policy.action_tokenizer)
+
+    def with_robots(self, entries: Mapping[str, Mapping[str, Any]]) -> "Start":
+        """The same network for these robots too; see `training.fresh.tag_entry`."""
+        return replace(self, processor=self.processor.with_tags(entries))
+
+    def with_config(self, config: ModelConfig, *, seed: int) -> "Start":
+        """The network of another config, with the weights that both have; new parts are drawn from `seed`."""
+        model = grown(self.model, config, seed=seed)
+        return replace(self, model=model, processor=self.processor.with_config(config_as_json(config)))
+
+    def with_action_expert(self, expert: ExpertConfig, *, seed: int, **changes: Any) -> "Start":
+        """The same network with a new action expert; `changes` are further fields of its config."""
+        config = replace(self.model.config, add_action_expert=True, action_expert_config=expert, **changes)
+        return self.with_config(config, seed=seed)
+
+
+def grown(model: MolmoAct2, config: ModelConfig, *, seed: int) -> MolmoAct2:
+    """A float32 network of `config` with the parameters of `model` that it has in the same shape.
+
+    Raises:
+        ValueError: a parameter of `model` has another shape in the new network, so that what it learned would be lost.
+    """
+    fresh = MolmoAct2(config)
+    initialize(fresh, torch.Generator().manual_seed(seed))
+    old = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in fresh.named_parameters():
+            known = old.get(name, parameter)
+            if known.shape != parameter.shape:
+                raise ValueError(
+                    f"{name} has the shape {list(known.shape)} in the checkpoint and {list(parameter.shape)} in the "
+                    "network that is to continue it. Keep the sizes of what it has learned."
+                )
+            parameter.copy_(known)
+    return fresh
