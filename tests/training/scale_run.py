@@ -48,9 +48,11 @@ class ScaleRun:
         recompute: bool = False,
         frozen: str = "nothing",
         is_uneven: bool = False,
+        acts_only: bool = False,
     ) -> None:
         policy = load_policy(start, device="cpu", dtype="float32")
         self.world, self.dtype, self.is_uneven, self.steps = world, dtype, is_uneven, 0
+        self.acts_only = acts_only
         self.processor = policy.processor
         self.model: MolmoAct2 = policy.model
         for name, parameter in self.model.named_parameters():
@@ -81,6 +83,9 @@ class ScaleRun:
         model, inputs = self.model, self.inputs(numbers)
         features = model.image_features(inputs, self.processor.images.grid, self.dtype)
         encoding = model.read(inputs, features)
+        if self.acts_only:
+            context = model.expert_context(encoding.layers, inputs.token_ids, inputs.valid)
+            return self.flow_sum(numbers, context) / counts["actions"]
         total = 0 * features.sum() + 0 * encoding.hidden.sum()
         last = encoding.hidden[torch.arange(len(numbers)), inputs.valid.sum(1) - 1]
         total = total + self.heads(last.float()).square().sum() / counts["examples"]
@@ -190,6 +195,15 @@ def uneven(world: World, folder: Path) -> dict[str, Any]:
     return {"losses": ScaleRun(folder / "start", world, is_uneven=True, recompute=True).steps_to(3)}
 
 
+def acting_only(world: World, folder: Path) -> dict[str, Any]:
+    """Nothing reads the last hidden states: gradients reach the last block of the decoder by its memory alone."""
+    run = ScaleRun(folder / "start", world, acts_only=True)
+    before = gather({"head": run.model.lm_head.weight}, world)
+    losses = run.steps_to(2)
+    after = gather({"head": run.model.lm_head.weight}, world)
+    return {"losses": losses, "moved": [name for name in after if not torch.equal(before[name], after[name])]}
+
+
 def in_bfloat16(world: World, folder: Path) -> dict[str, Any]:
     """In mixed precision; what the ranks keep is float32 all the same."""
     run = ScaleRun(folder / "start", world, dtype=torch.bfloat16, recompute=True)
@@ -238,7 +252,7 @@ class Full(World):
 
 TASKS = {
     task.__name__: task
-    for task in (start_from_nothing, continue_from_one, uneven, in_bfloat16, frozen_decoder, measured,
+    for task in (start_from_nothing, continue_from_one, uneven, acting_only, in_bfloat16, frozen_decoder, measured,
                  one_fails_to_write)
 }  # fmt: skip
 

@@ -55,6 +55,13 @@ def test_parts_that_a_rank_has_nothing_for_stay_in_step(folder: Path):
     assert said(folder, "uneven")["losses"] == pytest.approx(losses, rel=SAME)
 
 
+def test_gradients_reach_a_block_through_what_it_remembers_alone(folder: Path):
+    losses = ScaleRun(folder / "start", acts_only=True).steps_to(2)
+    told = said(folder, "acting_only")
+    assert told["losses"] == pytest.approx(losses, rel=SAME)
+    assert told["moved"] == [], "the language head must not even decay: no loss has reached it"
+
+
 def test_frozen_parts_stay_out_of_it(folder: Path):
     losses = ScaleRun(folder / "start", frozen="text.").steps_to(2)
     assert said(folder, "frozen_decoder")["losses"] == pytest.approx(losses, rel=SAME)
