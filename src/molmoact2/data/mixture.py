@@ -72,8 +72,8 @@ class Group:
         what = UNPUBLISHED.get(self.tag, "its datasets")
         require(
             bool(self.datasets),
-            f"The group {self.tag!r} has no datasets: the names of {what} are not known to us. Name those you have in a "
-            f'mixture file: like = "...", then [[group]] with embodiment = "{self.tag}" and datasets = ["yours/*"].',
+            f"The group {self.tag!r} has no datasets: the names of {what} are not known to us. Name those you have in "
+            f'a mixture file: like = "...", then [[group]] with embodiment = "{self.tag}" and datasets = ["yours/*"].',
         )
         found = [match for entry in self.datasets for match in _matches(entry)]
         twice = sorted({name for name in found if found.count(name) > 1})
