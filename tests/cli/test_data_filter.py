@@ -41,6 +41,20 @@ def test_several_sources(toys, tmp_path, capsys):
     assert [len(kept[source]["episodes"]) for source in sources] == [3, 0, 3]
 
 
+def test_one_damaged_source_does_not_stop_the_others(toys, tmp_path, capsys):
+    output = tmp_path / "kept.json"
+    (tmp_path / "broken").mkdir()
+    main(["data", "filter", str(toys), str(tmp_path / "broken"), "--output", str(output)])
+    assert "info.json" in capsys.readouterr().out
+    kept = json.loads(output.read_text())["sources"]
+    assert kept[str(tmp_path / "broken")]["dropped"][0]["rule"] == "unreadable"
+    assert kept[str(toys)]["episodes"] == [0, 1, 2]
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "filter", str(tmp_path / "broken"), "--output", str(tmp_path / "none.json")])
+    assert stop.value.code == 2
+    assert not (tmp_path / "none.json").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

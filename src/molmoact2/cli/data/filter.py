@@ -61,6 +61,8 @@ class Filter:
         curation = self.curation()
         followed = track(self.sources, "Choosing", console=Console(stderr=True), transient=True)
         selections = [curate(source, curation, embodiment=self.embodiment) for source in followed]
+        if not any(selection.lengths for selection in selections):
+            raise ValueError(selections[0].dropped[0].reason)
         console = Console()
         for selection in selections:
             console.print(selection_table(selection))
@@ -129,4 +131,4 @@ def selection_table(selection: "Selection") -> Table:
 
 def counts(spans: Sequence[tuple[int, int, int]], frames: int, total: int) -> list[str]:
     """Episodes touched, spans, frames and their share of all, as text."""
-    return [f"{len({span[0] for span in spans}):,}", f"{len(spans):,}", f"{frames:,}", f"{frames / total:.1%}"]
+    return [f"{len({span[0] for span in spans}):,}", f"{len(spans):,}", f"{frames:,}", f"{frames / max(total, 1):.1%}"]

@@ -12,6 +12,8 @@ from molmoact2.data.quality.opening import material_of
 from molmoact2.embodiments import EMBODIMENTS
 from molmoact2.registry import unknown
 
+UNREADABLE = "unreadable"
+
 
 def curate(source: str | Path, curation: Curation, *, embodiment: str | None = None) -> Selection:
     """Decide what to keep of one dataset.
@@ -21,13 +23,20 @@ def curate(source: str | Path, curation: Curation, *, embodiment: str | None = N
         curation: what is asked.
         embodiment: tag of the robot, for units and the schema; by default the dataset's robot type where it is a tag.
 
+    Returns:
+        The selection. A dataset that cannot be opened or has no episode is dropped by the rule `unreadable`.
+
     Raises:
-        ValueError: when the dataset cannot be opened, has no episode, or the embodiment is not in the table.
+        ValueError: when the embodiment is not in the table, or rewards are missing or no scores.
     """
     if embodiment is not None and embodiment not in EMBODIMENTS:
         raise unknown("embodiment", embodiment, EMBODIMENTS)
-    dataset = open_dataset(source)
-    require(len(dataset) > 0, f"{source} has no finished episode, so there is nothing to choose from.")
+    try:
+        dataset = open_dataset(source)
+        require(len(dataset) > 0, f"{source} has no finished episode, so there is nothing to choose from.")
+    except ValueError as error:
+        dropped = Dropped(rule=UNREADABLE, reason=str(error), spans=())
+        return Selection(source=str(source), fps=0.0, lengths=(), spans=(), dropped=(dropped,))
     material = material_of(dataset, embodiment=EMBODIMENTS.get(embodiment or ""), images=False)
     candidate = Candidate(name=str(source), dataset=dataset, material=material)
     left = dict(enumerate(material.lengths.tolist()))
