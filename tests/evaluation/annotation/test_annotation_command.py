@@ -1,11 +1,15 @@
 """`molmoact2 data annotate` from end to end."""
 
+import shutil
+from pathlib import Path
+
 import pytest
-from fake_endpoint import completion, record_dataset
+from fake_endpoint import completion, pictures_of, record_dataset
 
 from molmoact2.cli.main import main
 from molmoact2.data.annotated_tasks import ALL_FROZEN, read_annotations
 
+REAL = Path(__file__).parents[4] / "shared" / "data" / "g1_bottle"
 KEY = "sk-very-secret-123"
 
 
@@ -75,6 +79,30 @@ def test_mistakes_are_told_in_a_line(tmp_path, capsys, arguments, complaint):
     assert stop.value.code == 2
     assert complaint in " ".join(capsys.readouterr().err.split())
     assert [path.name for path in tmp_path.iterdir()] == ["toys"]
+
+
+def test_episodes_without_video_are_left_out_and_told(tmp_path, server, capsys):
+    dataset = record_dataset(tmp_path / "toys", "mm")
+    videos = sorted(dataset.root.rglob("*.mp4"))
+    videos[0].unlink()
+    where = ("--endpoint", server.url, "--model", "toy")
+    with pytest.raises(SystemExit):
+        annotate(tmp_path / "toys", *where)
+    said = capsys.readouterr()
+    assert "video is missing: 2 episodes" in said.out
+    assert "no episodes to annotate whose video is there" in " ".join(said.err.split())
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the shared G1 recording is not beside the checkout")
+def test_a_real_recording_of_version_2(tmp_path, server, capsys):
+    root = Path(shutil.copytree(REAL, tmp_path / "g1"))
+    annotate(root, "--endpoint", server.url, "--model", "toy", "--review", "2")
+    said = capsys.readouterr().out
+    assert "To ask: 4 requests with 48 pictures" in said
+    assert "Left out, because their video is missing:" in said
+    assert sorted(read_annotations(root)) == [1, 2, 29, 30]
+    assert len(pictures_of(server.requests[0])) == 12
+    assert pictures_of(server.requests[0])[0].shape == (336, 448, 3)
 
 
 def test_no_dataset(tmp_path, capsys):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_endpoint import FakeServer, completion, look, pictures_of, record_dataset, words_of
 
-from molmoact2.data import LeRobotDataset
+from molmoact2.data import DatasetSchema, DatasetWriter, Episode, LeRobotDataset
 from molmoact2.data.annotated_tasks import ALL_FROZEN, ANNOTATIONS_PATH, read_annotations, read_task_episodes
 from molmoact2.evaluation.annotation.asking import MOST_FAILURES_IN_A_ROW, Asking, Manner, has_failed
 from molmoact2.evaluation.annotation.estimate import estimate
@@ -207,6 +207,16 @@ def test_a_dataset_of_still_pictures_needs_no_model(tmp_path, server):
     run(dataset, server)
     assert not server.requests
     assert read_annotations(dataset.root) == {0: ALL_FROZEN, 1: ALL_FROZEN}
+
+
+def test_a_dataset_without_cameras_is_refused(tmp_path, server):
+    column = np.zeros((3, 1), np.float32)
+    schema = DatasetSchema(fps=10, robot_type="toy", state_names=("a",), action_names=("a",), image_sizes={})
+    with DatasetWriter(tmp_path / "blind", schema) as writer:
+        writer.add_episode(Episode(images={}, state=column, action=column, task="wave"))
+    with pytest.raises(ValueError, match="no cameras, so there is nothing to look at"):
+        run(LeRobotDataset(tmp_path / "blind"), server)
+    assert not (tmp_path / "blind.annotation").exists()
 
 
 def test_two_runs_at_once_are_refused(dataset, server):

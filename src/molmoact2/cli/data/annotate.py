@@ -92,7 +92,7 @@ class Annotate:
             counts = apply_review(dataset, folder, self.apply_review)
             console.print(", ".join(f"{name}: {count}" for name, count in counts.items()) or "There were no decisions.")
             return
-        asking, episodes = self._asking(), range(len(dataset.episodes))[: self.episodes]
+        asking, episodes = self._asking(), dataset.episodes_with_video[: self.episodes]
         console.print(sentence(estimate(dataset, asking, folder, episodes)), soft_wrap=True)
         if self.preview:
             return

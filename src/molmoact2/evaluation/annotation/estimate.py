@@ -25,6 +25,8 @@ class Estimate:
     num_pictures: int
     num_input_tokens: int
     """Roughly."""
+    num_without_video: int
+    """Episodes of the dataset that cannot be asked about, because video files are missing."""
 
 
 def estimate(dataset: LeRobotDataset, asking: Asking, folder: Path, episodes: Collection[int]) -> Estimate:
@@ -40,12 +42,15 @@ def estimate(dataset: LeRobotDataset, asking: Asking, folder: Path, episodes: Co
         num_requests=len(to_ask),
         num_pictures=num_moments * len(dataset.cameras),
         num_input_tokens=num_moments * tokens + len(to_ask) * WORDS_TOKENS,
+        num_without_video=len(dataset.episodes) - len(dataset.episodes_with_video),
     )
 
 
 def sentence(expected: Estimate) -> str:
     """The estimate in words."""
+    left_out = f" Left out, because their video is missing: {expected.num_without_video:,} episodes."
     return (
         f"To ask: {expected.num_requests:,} requests with {expected.num_pictures:,} pictures, roughly "
         f"{expected.num_input_tokens:,} input tokens, before repetitions. Answered before: {expected.num_answered:,}."
+        f"{left_out if expected.num_without_video else ''}"
     )

@@ -23,7 +23,8 @@ def run_annotation(
 
     Raises ValueError when there is no instruction at the end, or the endpoint cannot be used; answers are kept.
     """
-    require(len(episodes) > 0, f"{dataset.root} has no episodes to annotate.")
+    require(len(episodes) > 0, f"{dataset.root} has no episodes to annotate whose video is there.")
+    require(len(dataset.cameras) > 0, f"{dataset.root} has no cameras, so there is nothing to look at.")
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with (
         open_place(dataset, folder) as ledger,
