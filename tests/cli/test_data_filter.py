@@ -45,9 +45,10 @@ def test_one_damaged_source_does_not_stop_the_others(toys, tmp_path, capsys):
     output = tmp_path / "kept.json"
     (tmp_path / "broken").mkdir()
     main(["data", "filter", str(toys), str(tmp_path / "broken"), "--output", str(output)])
-    assert "info.json" in capsys.readouterr().out
+    assert "unreadable" in capsys.readouterr().out
     kept = json.loads(output.read_text())["sources"]
     assert kept[str(tmp_path / "broken")]["dropped"][0]["rule"] == "unreadable"
+    assert "info.json" in kept[str(tmp_path / "broken")]["dropped"][0]["reason"]
     assert kept[str(toys)]["episodes"] == [0, 1, 2]
     with pytest.raises(SystemExit) as stop:
         main(["data", "filter", str(tmp_path / "broken"), "--output", str(tmp_path / "none.json")])
