@@ -1,7 +1,6 @@
 """Converting loses nothing that can be kept, and is whole or not there at all."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -277,6 +276,7 @@ def test_a_failure_is_cleared_away(old_root, tmp_path, monkeypatch):
 
 KILLED = """
 import sys, time
+from pathlib import Path
 from molmoact2.data import {module} as module
 from molmoact2.data.convert import convert_dataset
 original = module.{function}
@@ -285,25 +285,37 @@ def slowly(*arguments, **options):
     time.sleep({pause})
     return original(*arguments, **options)
 module.{function} = slowly
-convert_dataset(sys.argv[1], sys.argv[2], show_progress=False)
+convert_dataset(sys.argv[1], sys.argv[2], show_progress=False, mapping=Path(sys.argv[3]))
 """
+
+
+def kill_a_conversion(source: Path, output: Path, mapping: Path, *, module: str, function: str) -> None:
+    """Convert in another process, and kill it when it comes to `function`."""
+    script = KILLED.format(module=module, function=function, pause=60)
+    command = [sys.executable, "-c", script, str(source), str(output), str(mapping)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
     ("module", "function"), [("upgrade", "write_table"), ("upgrade", "join_videos"), ("upgrade", "write_json")]
 )
 def test_a_killed_conversion_leaves_nothing_and_begins_anew(old_root, tmp_path, module, function):
-    script = KILLED.format(module=module, function=function, pause=60)
-    command = [sys.executable, "-c", script, str(old_root), str(tmp_path / "new")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "here\n"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_a_conversion(old_root, tmp_path / "new", tmp_path, module=module, function=function)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".new.unfinished", "old"]
     convert_quietly(old_root, tmp_path / "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
     assert_equal_datasets(open_dataset(old_root), open_dataset(tmp_path / "new"))
+
+
+def test_a_killed_conversion_of_rlds_leaves_nothing_and_begins_anew(tmp_path, mapping):
+    folder = write_rlds(tmp_path / "toy", {"train": [records((3, 2))]}, masked_crc)
+    kill_a_conversion(folder, tmp_path / "new", mapping, module="writer", function="compact")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".new.unfinished", "toy", "toy.toml"]
+    assert convert_quietly(folder, tmp_path / "new", mapping=mapping).num_frames == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "toy", "toy.toml"]
 
 
 def test_the_final_name_appears_at_once(tmp_path):
