@@ -112,16 +112,26 @@ class ActionTokenizer:
         """
         require(np.isfinite(chunks).all(), "A chunk to encode holds NaN or infinity.")
         levels = levels_of(chunks, self.scale, self.dead_zone)
-        characters = levels.ravel() - self.min_token
-        can_be = (characters >= 0) & (characters < len(self.is_writable))
-        can_be[can_be] = self.is_writable[characters[can_be]]
-        lost = np.unique(levels.ravel()[~can_be])
+        lost = np.unique(levels[~self._have_tokens(levels)])
         require(
             not lost.size,
             f"The levels {lost[:5]} of a chunk cannot be written with this action tokenizer, which has no token for "
             "them. Are the actions normalised to [-1, 1], and no longer than the chunks that it was fitted for?",
         )
         return levels
+
+    def can_encode(self, chunks: Float[np.ndarray, "b h a"]) -> Bool[np.ndarray, " b"]:
+        """Which of the normalised chunks `encode` does not refuse."""
+        is_number = np.isfinite(chunks)
+        levels = levels_of(np.where(is_number, chunks, 0), self.scale, self.dead_zone)
+        return np.asarray((is_number & self._have_tokens(levels)).all(axis=(1, 2)))
+
+    def _have_tokens(self, levels: Int[np.ndarray, "b h a"]) -> Bool[np.ndarray, "b h a"]:
+        """Which levels the BPE can write."""
+        characters = levels - self.min_token
+        size = len(self.is_writable)
+        inside = (characters >= 0) & (characters < size)
+        return self.is_writable[np.clip(characters, 0, size - 1)] & inside
 
     def encode(self, chunks: Float[np.ndarray, "b h a"]) -> list[Int[np.ndarray, " n"]]:
         """Token ids of each normalised chunk. Raises ValueError where `levels` does."""

@@ -38,7 +38,7 @@ def levels_of(chunks: Float[np.ndarray, "b h a"], scale: float, dead_zone: float
     """
     coefficients = scale * (cosine_basis(chunks.shape[1]) @ chunks.astype(np.float64))
     towards_zero = np.clip(coefficients, 0.5 - dead_zone, dead_zone - 0.5)
-    return np.rint(coefficients - towards_zero).astype(np.int32)
+    return np.rint(coefficients - towards_zero).astype(np.int64)
 
 
 def chunks_of(levels: Int[np.ndarray, "b h a"], scale: float) -> Float[np.ndarray, "b h a"]:
