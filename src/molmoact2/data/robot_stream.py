@@ -4,7 +4,7 @@ So a run continues where it stopped, and ranks and workers share the work, by ar
 is drawn for an example (order of the cameras, instruction) comes from a generator seeded by the seed and the number.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -266,6 +266,10 @@ def open_source(
     )
 
 
+def every_episode(_dataset: LeRobotDataset) -> None:
+    """Choose all episodes."""
+
+
 def open_stream(
     mixture: Mixture,
     *,
@@ -275,8 +279,11 @@ def open_stream(
     language: Language = "task",
     camera_order: CameraOrder = "fixed",
     show_progress: bool = True,
+    choose: Callable[[LeRobotDataset], Sequence[int] | None] = every_episode,
 ) -> RobotStream:
     """Open every dataset of a mixture and mix their examples; the arguments are those of `open_source`.
+
+    `choose` says which episodes of a dataset are used; where it chooses none, the dataset is left out.
 
     Raises:
         ValueError: a group has no datasets, a dataset is damaged, its robot is unknown or another one than that of its
@@ -287,11 +294,14 @@ def open_stream(
     for group in mixture.groups:
         opened = []
         for dataset in map(open_dataset, group.folders()):
-            card = _group_card(dataset, group)
+            card, episodes = _group_card(dataset, group), choose(dataset)
+            if episodes is not None and not episodes:
+                continue
             opened.append(
                 open_source(
                     dataset,
                     card,
+                    episodes=episodes,
                     cache_dir=cache_dir,
                     image_size=image_size,
                     language=language,

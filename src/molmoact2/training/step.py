@@ -31,11 +31,13 @@ def loss_sums(
 
     `grid` = (rows, columns) of patches in a crop; `insulate` keeps the expert's gradient out of the decoder.
     """
-    encoding = model.read(batch.inputs, model.image_features(batch.inputs, grid, dtype), drop_rate=batch.drop_rate)
-    answers, sums = batch.answers, {}
-    if len(answers.place):
-        logits = model.logits(encoding.hidden.flatten(0, 1)[answers.place])
-        sums["language"], sums["z"] = language_losses(logits, answers.token_id, answers.weight)
+    features = model.image_features(batch.inputs, grid, dtype)
+    encoding = model.read(batch.inputs, features, drop_rate=batch.drop_rate)
+    answers = batch.answers
+    logits = model.logits(encoding.hidden.flatten(0, 1)[answers.place])
+    language, z = language_losses(logits, answers.token_id, answers.weight)
+    # The ranks of a sharded run must all go back through both towers, also one whose share has nothing to say.
+    sums = {"language": language, "z": z + 0 * (features.sum() + encoding.hidden.sum())}
     if batch.chunks is not None:
         sums["flow"] = action_loss(model, batch, batch.chunks, encoding, insulate=insulate)
     if batch.pointing is not None and heads is not None:
