@@ -1,19 +1,20 @@
-"""Named runs: a recipe is a value that says everything about how a run learns; what it learns from comes with the command.
+"""Named runs: a recipe is a value that says everything about how a run learns; what it learns from is said elsewhere.
 
-| recipe       | from               | learns                                                                    | paper       |
-|--------------|--------------------|---------------------------------------------------------------------------|-------------|
-| er           | Molmo2             | to answer questions about space, in words                                 | section 2   |
-| pretrain     | Molmo2-ER          | to say actions, of many robots                                            | section 4   |
-| post-train   | MolmoAct2-Pretrain | to flow as well; its expert does not disturb the decoder                  | section 4   |
-| fine-tune    | MolmoAct2          | one robot                                                                 | section 4   |
-| nano-*       |                    | the same in small, on the simulated SO-101                                | docs/nano.md |
+| recipe     | from               | learns                                                   | source       |
+|------------|--------------------|----------------------------------------------------------|--------------|
+| er         | Molmo2             | to answer questions about space, in words                | section 2    |
+| pretrain   | Molmo2-ER          | to say actions, of many robots                           | section 4    |
+| post-train | MolmoAct2-Pretrain | to flow as well; its expert does not disturb the decoder | section 4    |
+| fine-tune  | MolmoAct2          | one robot                                                | section 4    |
+| nano-*     |                    | the same in small, on the simulated SO-101               | docs/nano.md |
 
-Batches of the releases are counted in packed rows (128 of 4,200 or 2,100 tokens); ours in examples, as many as such rows hold
-on average, so that a step means the same however it is packed.
+Sections are those of the paper. Batches of the releases are counted in packed rows (128 of 4,200 or 2,100 tokens); ours
+in examples, as many as such rows hold on average, so that a step means the same however it is packed.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from molmoact2.data.augmentation import Augmentation
 from molmoact2.registry import unknown
@@ -48,6 +49,8 @@ class Recipe:
     """Datasets of the stream "robot" unless others are named; None for none."""
     simulation: Simulation | None = None
     """What is recorded and rendered first; None for a run on data that are there."""
+    expert: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `ExpertConfig` in which an action expert that the run adds differs from the usual one."""
 
 
 RELEASED = OptimizerConfig(
