@@ -36,6 +36,29 @@ class Start:
         """The same network for these robots too; see `training.fresh.tag_entry`."""
         return replace(self, processor=self.processor.with_tags(entries))
 
+    def to(self, device: torch.device) -> "Start":
+        """The same, with the network on a device."""
+        return replace(self, model=self.model.to(device))
+
+    def with_room_for(self, entries: Mapping[str, Mapping[str, Any]], *, seed: int) -> "Start":
+        """The same network for these robots too. A longer horizon needs no new weights; more dimensions would.
+
+        Raises:
+            ValueError: a robot has more action dimensions than the network has.
+        """
+        config = self.model.config
+        widths = {tag: len(entry["action_stats"]["names"]) for tag, entry in entries.items()}
+        widest, width = max(widths.items(), key=lambda item: item[1], default=("", 0))
+        if config.add_action_expert and width > config.max_action_dim:
+            raise ValueError(
+                f"{widest!r} has {width} action dimensions, but this network has room for {config.max_action_dim}. "
+                "Start from another checkpoint; the releases have room for 32."
+            )
+        horizons = (entry["action_horizon"] for entry in entries.values())
+        longer = replace(config, max_action_horizon=max(config.max_action_horizon, *horizons, 0))
+        told = self.with_robots(entries)
+        return told if longer == config else told.with_config(longer, seed=seed)
+
     def with_config(self, config: ModelConfig, *, seed: int) -> "Start":
         """The network of another config, with the weights that both have; new parts are drawn from `seed`."""
         model = grown(self.model, config, seed=seed)
