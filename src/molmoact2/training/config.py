@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from molmoact2.data.augmentation import Augmentation
+from molmoact2.data.errors import require
 from molmoact2.training.trainable import TrainableConfig
 
 ALL_PARTS, AUGMENTATION = TrainableConfig(), Augmentation()
@@ -34,6 +35,19 @@ class OptimizerConfig:
     """Largest norm of the gradient of each tower."""
     ema_decay: float = 0.998
     """Of the weights that are exported; 0 exports the last ones."""
+
+    def __post_init__(self) -> None:
+        positive = min(self.learning_rate, self.vision_factor, self.connector_factor, self.expert_factor, self.epsilon)
+        require(
+            positive > 0 and self.clip_norm > 0 and self.warmup_steps >= 0 and self.weight_decay >= 0,
+            "learning_rate, its factors, epsilon and clip_norm must be above 0, warmup_steps and weight_decay at least "
+            f"0, got {self}. What is not to learn is said in TrainableConfig.",
+        )
+        fractions = (self.final_fraction, self.ema_decay, *self.betas)
+        require(
+            min(fractions) >= 0 and self.final_fraction <= 1 and max(fractions[1:]) < 1,
+            f"final_fraction must be in [0, 1], ema_decay and betas in [0, 1), got {fractions}.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +91,8 @@ class StageConfig:
     insulate: bool = False
     """Keep the expert's gradient out of the decoder."""
     residual_dropout: float = 0.0
-    """Share of the decoder's residual updates that is dropped at the tokens of prompts; answers keep all of theirs."""
+    """Share of the decoder's residual updates that is dropped at the tokens of prompts; answers keep all of theirs.
+    What is drawn follows from the step, but also from how it is cut into ranks and passes."""
     augmentation: Augmentation = AUGMENTATION
     state_jitter_bins: float = 0.0
     """The state is moved by up to this many bins, so that no single bin is learned by heart."""
@@ -87,10 +102,18 @@ class StageConfig:
     """Rows that go through the network at once; None takes all of a step. It does not change what is learned."""
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1 or self.flow_samples < 0:
-            raise ValueError(f"Stage {self.name!r}: num_steps must be at least 1 and flow_samples at least 0.")
-        if not self.examples_per_step or min(self.examples_per_step.values()) < 1:
-            raise ValueError(f"Stage {self.name!r} needs at least one example per step of every stream it names.")
+        where = f"Stage {self.name!r}"
+        require(
+            self.num_steps >= 1 and self.flow_samples >= 0 and self.state_jitter_bins >= 0,
+            f"{where}: num_steps must be at least 1, flow_samples and state_jitter_bins at least 0.",
+        )
+        require(
+            min(self.examples_per_step.values(), default=0) >= 1,
+            f"{where} needs at least one example per step of every stream it names.",
+        )
+        sizes = [size for size in (self.tokens_per_row, self.rows_per_pass) if size is not None]
+        require(min(sizes, default=1) >= 1, f"{where}: tokens_per_row and rows_per_pass must be at least 1, or None.")
+        require(0 <= self.residual_dropout < 1, f"{where}: residual_dropout must be in [0, 1).")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +144,12 @@ class TrainConfig:
     """Examples of each held-out stream that are measured."""
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            raise ValueError("A training run needs at least one stage.")
-        if self.dtype not in ("bfloat16", "float32"):
-            raise ValueError(f"dtype must be bfloat16 or float32, got {self.dtype!r}.")
+        require(bool(self.stages), "A training run needs at least one stage.")
+        require(self.dtype in ("bfloat16", "float32"), f"dtype must be bfloat16 or float32, got {self.dtype!r}.")
+        every = {name: value for name, value in vars(self).items() if name.endswith("_every")}
+        require(min(every.values()) >= 1, f"What is done every so many steps needs at least 1 of them, got {every}.")
+        counts = (self.seed, self.num_workers, self.num_held_out)
+        require(min(counts) >= 0, f"seed, num_workers and num_held_out must be at least 0, got {counts}.")
 
     @property
     def num_steps(self) -> int:
@@ -141,14 +166,14 @@ class TrainConfig:
 
     def numbers_at(self, step: int) -> list[tuple[str, int]]:
         """(stream, number) of every example of global step `step`: each stream goes on where the step before ended."""
-        first, used = 0, Counter[str]()
+        current, in_stage = self.stage_at(step)
+        used, first = Counter[str](), step - in_stage
         for stage in self.stages:
-            if step < first + stage.num_steps:
-                break
-            first += stage.num_steps
-            used.update({stream: stage.num_steps * count for stream, count in stage.examples_per_step.items()})
+            done = min(first, stage.num_steps)
+            used.update({stream: done * count for stream, count in stage.examples_per_step.items()})
+            first -= done
         return [
-            (stream, used[stream] + (step - first) * count + i)
-            for stream, count in stage.examples_per_step.items()
+            (stream, used[stream] + in_stage * count + i)
+            for stream, count in current.examples_per_step.items()
             for i in range(count)
         ]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,29 @@ from matplotlib.axes import Axes
 
 SUCCESS_FILE = "success.json"
 """Step -> task -> [successes, episodes], in a run's folder."""
-SMOOTHED_LOGS = 10
+SMOOTHED_LOGS, SHORTEST_SMOOTHED = 10, 40
+WIDTH_PER_PANEL = 4.4
+PANELS: tuple[dict[str, Any], ...] = (
+    {
+        "title": "Pointing error on unseen scenes",
+        "names": {"scenes_error_m": "the thing named", "renamed_error_m": "another one named"},
+        "factor": 100,
+        "unit": "cm",
+    },
+    {
+        "title": "Losses",
+        "names": {"flow": "flow", "language": "language"},
+        "factor": 1,
+        "unit": "",
+    },
+    {
+        "title": "Losses on what is held out",
+        "names": {"held_out_flow": "flow", "held_out_language": "language", "questions_language": "words"},
+        "factor": 1,
+        "unit": "",
+    },
+)
+"""What is drawn where a run has it: names in `metrics.jsonl` -> label."""
 
 
 def draw_curves(folder: Path) -> Path:
@@ -19,42 +42,38 @@ def draw_curves(folder: Path) -> Path:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     measured = folder / SUCCESS_FILE
     success = json.loads(measured.read_text(encoding="utf-8")) if measured.exists() else {}
-    figure, axes = plt.subplots(1, 3 if success else 2, figsize=(13 if success else 9, 3.6), layout="constrained")
-    _pointing(axes[0], rows)
-    _flow(axes[1], rows)
-    if success:
-        _success(axes[2], success)
-    begins = [row["step"] for row in rows if "flow" in row]
-    for axis in axes:
+    panels = [
+        partial(_lines, rows=rows, **panel) for panel in PANELS if any(n in r for n in panel["names"] for r in rows)
+    ]
+    panels += [partial(_success, success=success)] * bool(success)
+    width = WIDTH_PER_PANEL * len(panels)
+    figure, axes = plt.subplots(1, len(panels), figsize=(width, 3.6), layout="constrained", squeeze=False)
+    for axis, draw in zip(axes[0], panels, strict=True):
+        draw(axis)
         axis.set_xlabel("training step")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        if begins:
-            axis.axvline(begins[0], color="black", linestyle=":", linewidth=1)
     path = folder / "learning.png"
     figure.savefig(path, dpi=150)
     plt.close(figure)
     return path
 
 
-def _pointing(axis: Axes, rows: list[dict[str, Any]]) -> None:
-    for name, label in (("held_out_error_cm", "the thing named"), ("held_out_renamed_error_cm", "another one named")):
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-    axis.set(title="Pointing error on unseen scenes", ylabel="cm", yscale="log")
+def _lines(
+    axis: Axes, *, rows: list[dict[str, Any]], title: str, names: Mapping[str, str], factor: float, unit: str
+) -> None:
+    for name, label in names.items():
+        steps, values = np.array([(row["step"], factor * row[name]) for row in rows if name in row] or [(0, np.nan)]).T
+        is_long = len(values) >= SHORTEST_SMOOTHED
+        axis.plot(steps, values, alpha=0.3 if is_long else 1.0, color=None, label="" if is_long else label)
+        if is_long:
+            smooth = np.convolve(values, np.full(SMOOTHED_LOGS, 1 / SMOOTHED_LOGS), mode="valid")
+            axis.plot(steps[SMOOTHED_LOGS - 1 :], smooth, color=axis.lines[-1].get_color(), label=label)
+    axis.set(title=title, ylabel=unit, yscale="log")
     axis.legend(frameon=False)
 
 
-def _flow(axis: Axes, rows: list[dict[str, Any]]) -> None:
-    steps, losses = np.array([(row["step"], row["flow"]) for row in rows if "flow" in row] or [(0, np.nan)]).T
-    axis.plot(steps, losses, alpha=0.3)
-    if len(losses) >= SMOOTHED_LOGS:
-        smooth = np.convolve(losses, np.full(SMOOTHED_LOGS, 1 / SMOOTHED_LOGS), mode="valid")
-        axis.plot(steps[SMOOTHED_LOGS - 1 :], smooth, color="C0")
-    axis.set(title="Flow loss while acting is learned", yscale="log")
-
-
-def _success(axis: Axes, success: Mapping[str, Mapping[str, tuple[int, int]]]) -> None:
+def _success(axis: Axes, *, success: Mapping[str, Mapping[str, tuple[int, int]]]) -> None:
     steps = sorted(success, key=int)
     for task in success[steps[0]]:
         rates = [100 * success[step][task][0] / success[step][task][1] for step in steps]

@@ -3,8 +3,8 @@
     prompt … <action_output> | <action_start> … <action_end> <|im_end|>          the answer, where one is spoken
                            ^ the expert sees the tokens up to here
 
-Everything random about an example (augmentation, noise, flow times) comes from its number, so that the loss is the same on
-one rank and on many.
+Everything random about an example (augmentation, noise, flow times) comes from its number, so that the loss is the same
+on one rank and on many.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
+from molmoact2.data.errors import require
 from molmoact2.model.config import ModelConfig
 from molmoact2.processing.encoded import Encoded
 from molmoact2.processing.processor import Processor
@@ -28,6 +29,7 @@ class ActionTarget:
     """Normalised, over the robot's own horizon, padded to the network's width."""
     is_valid: Bool[np.ndarray, " h"]
     action_dim: int
+    """How many of its dimensions flow: the robot's own, or all if the network does not mask the others."""
     noise: Float32[np.ndarray, "k h a"]
     """Zero in the dimensions that are padding, if the network masks those."""
     t: Float32[np.ndarray, " k"]
@@ -100,6 +102,8 @@ class ExampleEncoder:
     def robot(self, example: RobotExample, stage: StageConfig, rng: np.random.Generator) -> TrainExample:
         """An observation with the actions that followed it."""
         stats, words = self.processor.tag(example.tag), self.processor.vocabulary
+        is_finite = bool(np.isfinite(example.state).all() and np.isfinite(example.actions).all())
+        require(is_finite, f"{example.origin}: state and actions must be finite. Leave the episode out.")
         state = stats.state_scaling.normalize(example.state)
         if stage.state_jitter_bins and words.state is not None:
             state = state + rng.uniform(-1, 1, state.shape) * stage.state_jitter_bins * 2 / (words.state.count - 1)
@@ -136,12 +140,14 @@ class ExampleEncoder:
         (horizon, width), config = normalized.shape, self.config
         if not stage.flow_samples or not example.is_valid.any():
             return None
+        # What flows at inference has to be learned: the padding too, unless the network masks it.
+        num_flowing = width if config.mask_action_dim_padding else config.max_action_dim
         noise = rng.standard_normal((stage.flow_samples, horizon, config.max_action_dim), np.float32)
-        noise[..., width if config.mask_action_dim_padding else config.max_action_dim :] = 0
+        noise[..., num_flowing:] = 0
         return ActionTarget(
             actions=np.pad(normalized, ((0, 0), (0, config.max_action_dim - width))).astype(np.float32),
             is_valid=example.is_valid,
-            action_dim=width,
+            action_dim=num_flowing,
             noise=noise,
             t=flow_times(stage.flow_samples, config, rng),
         )

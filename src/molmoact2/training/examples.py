@@ -1,7 +1,7 @@
 """What one training example is before it is encoded, and the streams that examples come from.
 
-A stream gives example `number` as a function of that number alone. So a run continues where it stopped, and the ranks and
-workers of a large run share the work, by arithmetic and without keeping any state.
+A stream gives example `number` as a function of that number alone. So a run continues where it stopped, and the ranks
+and workers of a large run share the work, by arithmetic and without keeping any state.
 """
 
 from dataclasses import dataclass

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from torch.utils.data import DataLoader, Dataset
 
+from molmoact2.data.errors import require
 from molmoact2.registry import unknown
 from molmoact2.training.batch import TrainBatch, make_batches
 from molmoact2.training.config import StageConfig, TrainConfig
@@ -22,6 +23,12 @@ class StepBatches(Dataset):
         self.rank, self.num_ranks = rank, num_ranks
         for name in (name for stage in config.stages for name in stage.examples_per_step if name not in streams):
             raise unknown("stream of examples", name, streams)
+        for stage in config.stages:
+            count = sum(stage.examples_per_step.values())
+            require(
+                count >= num_ranks,
+                f"Stage {stage.name!r} has {count} examples per step for {num_ranks} ranks. Give every rank one.",
+            )
 
     def __len__(self) -> int:
         """Number of steps."""

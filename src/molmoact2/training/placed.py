@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from molmoact2.data.errors import require
 from molmoact2.data.robot_stream import RobotSource, RobotStream
 from molmoact2.data.scenes import LABEL_COLUMNS, ScenePool, unflatten_labels
 from molmoact2.training.examples import PlacedExample, Places
@@ -81,6 +82,15 @@ class PlacedStream:
     stream: RobotStream
     things: tuple[str, ...]
     """Kinds of things, in the order of the labels."""
+
+    def __post_init__(self) -> None:
+        first, *others = self.stream.sources
+        shown = {first.card.camera_sets, first.camera_order}
+        require(
+            not others and shown == {(first.dataset.cameras,), "fixed"},
+            f"Labels are of one dataset with its cameras in their own order, {', '.join(first.dataset.cameras)}; got "
+            f"{1 + len(others)} datasets, {first.card.camera_sets} and camera_order={first.camera_order!r}.",
+        )
 
     @property
     def source(self) -> RobotSource:

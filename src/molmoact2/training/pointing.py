@@ -49,7 +49,8 @@ class PointingLabels:
     def has_place(self) -> Bool[Tensor, "b 2"]:
         """Whether the place of the named thing, and of the goal, is known."""
         row = torch.arange(len(self.named), device=self.named.device)
-        return torch.stack((self.is_present[row, self.named], self.goal >= 0), dim=1)
+        has_goal = (self.goal >= 0) & self.is_present[row, self.goal]
+        return torch.stack((self.is_present[row, self.named], has_goal), dim=1)
 
     @property
     def named_cell(self) -> Int[Tensor, "b v"]:

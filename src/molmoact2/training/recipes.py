@@ -91,7 +91,7 @@ NANO_ACT = StageConfig(
 )  # fmt: skip
 NANO_PRETRAIN = replace(
     NANO_ACT, name="pretrain", num_steps=3_000, flow_samples=0, says_actions=True,
-    examples_per_step={"robot": 26, "real": 6, "scenes": 4, "questions": 4},
+    examples_per_step={"robot": 32, "scenes": 4, "questions": 4},
 )  # fmt: skip
 NANO_POST_TRAIN = replace(NANO_PRETRAIN, name="post-train", num_steps=2_000, flow_samples=4, insulate=True)
 NANO_FINE_TUNE = replace(

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 from safetensors.torch import save as safetensors_bytes
@@ -43,6 +44,8 @@ HISTORY_FILE = "training.json"
 """In an exported checkpoint: the recipe, its data and where it started."""
 SNAPSHOTS = "snapshots"
 """Folder of a run in which the policy is kept as it was along the way."""
+NOTHING = 1e-6
+"""What a loss is divided by where a step has nothing for it, so that nothing divides by zero."""
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -177,7 +180,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         divisors = self._divisors(batches)
         totals: dict[str, Tensor] = {}
-        for batch, share in self._passes(batches):
+        for number, (batch, share) in enumerate(self._passes(batches)):
+            # What dropout draws, so that a run that was stopped draws it again.
+            torch.manual_seed(crc32(f"{self.config.seed} {self.step} {self.world.rank} {number}".encode()))
             sums = self._sums(stage, batch)
             (share * total_loss(sums, vars(stage.losses), divisors)).backward()
             totals |= {name: share * value.detach() + totals.get(name, 0.0) for name, value in sums.items()}
@@ -192,24 +197,28 @@ class Trainer:
     def _report(self, done: "Descended", stage: StageConfig) -> dict[str, float]:
         """What to log about a step: the mean of each loss over all ranks. Only here are they read from the device."""
         totals = self._over_ranks({name: float(value) for name, value in done.totals.items()})
-        means = {name: total / done.divisors[name] for name, total in totals.items()}
+        means = {name: total / done.divisors[name] for name, total in totals.items() if done.divisors[name] > NOTHING}
         loss = sum(vars(stage.losses)[name] * mean for name, mean in means.items() if name not in LOGGED_ONLY)
         gradients = {f"gradient_{tower}": norm for tower, norm in done.norms.items()}
         return {**means, "loss": loss, **gradients, "learning_rate": done.learning_rate}
 
     def _passes(self, batches: list[TrainBatch]) -> list[tuple[TrainBatch, float]]:
         """The passes with their share in the loss; ranks that have fewer than others repeat one for nothing."""
-        count = torch.zeros(self.world.size)
-        count[self.world.rank] = len(batches)
-        missing = int(self.world.sum(count).max()) - len(batches)
+        missing = self._most(len(batches)) - len(batches)
         return [(batch, 1.0) for batch in batches] + [(batches[-1], 0.0)] * missing
 
+    def _most(self, own: int) -> int:
+        """The largest number that a rank has."""
+        counts = torch.zeros(self.world.size)
+        counts[self.world.rank] = own
+        return int(self.world.sum(counts).max())
+
     def _divisors(self, batches: list[TrainBatch]) -> dict[str, float]:
-        """How much there is of each loss in all passes of all ranks, a little at least: nothing divides by zero."""
+        """How much there is of each loss in all passes of all ranks, at least `NOTHING`."""
         own: Counter[str] = Counter()
         for batch in batches:
             own.update(batch.weights)  # type: ignore[arg-type]  # counters add floats as well
-        return {name: max(total, 1e-6) for name, total in self._over_ranks(own).items()}
+        return {name: max(total, NOTHING) for name, total in self._over_ranks(own).items()}
 
     def _over_ranks(self, own: Mapping[str, float]) -> dict[str, float]:
         """The sum over ranks of each value; the ranks know the same names, or count what they lack as 0."""
@@ -226,11 +235,12 @@ class Trainer:
     @torch.no_grad()
     def _blame(self, stage: StageConfig) -> str:
         """What to say about a step whose gradient is not finite: which of this rank's examples have such a loss."""
-        guilty = []
-        for example in self.batches.examples(self.step):
-            sums = self._sums(stage, make_batch([[example]], stage))
-            guilty += [example.origin] * (not all(math.isfinite(float(value)) for value in sums.values()))
-        reason = f"the loss of {'; '.join(guilty)} is not finite" if guilty else "no single example's loss is to blame"
+        examples = self.batches.examples(self.step)
+        examples += examples[-1:] * (self._most(len(examples)) - len(examples))  # all ranks compute together
+        losses = [(example.origin, self._sums(stage, make_batch([[example]], stage))) for example in examples]
+        guilty = dict.fromkeys(name for name, sums in losses if not all(map(math.isfinite, map(float, sums.values()))))
+        nobody = "no single example's loss is to blame" + " on this rank" * (self.world.size > 1)
+        reason = f"the loss of {'; '.join(guilty)} is not finite" if guilty else nobody
         return f"The gradient of step {self.step} is not finite: {reason}. Look at the data or lower the learning rate."
 
     @torch.no_grad()
