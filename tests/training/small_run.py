@@ -1,4 +1,7 @@
-"""A training run of a few steps on random pictures, for the tests of training."""
+"""A training run of a few steps on random pictures, for the tests of training.
+
+The network is the nano one made smaller, with weights that make every part matter from the first step on.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,11 +11,12 @@ import numpy as np
 
 from molmoact2.data.scenes import ScenePool
 from molmoact2.embodiments import SO101_TABLETOP
+from molmoact2.testing import random_model, vary
 from molmoact2.tokens.action_fit import fit_action_tokenizer
 from molmoact2.training.config import OptimizerConfig, StageConfig, TrainConfig
 from molmoact2.training.examples import PlacedExample
 from molmoact2.training.fresh import tag_entry
-from molmoact2.training.nano import IMAGE_SIZE, nano_config, new_nano
+from molmoact2.training.nano import nano_config, new_nano
 from molmoact2.training.parallel import ALONE, World
 from molmoact2.training.placed import SceneStream
 from molmoact2.training.pointing import PointingHeads
@@ -20,6 +24,20 @@ from molmoact2.training.scene_questions import SceneQuestions
 from molmoact2.training.start import Start
 from molmoact2.training.trainer import TrainData, Trainer
 
+SMALL = {
+    "text_config": {"hidden_size": 32, "num_hidden_layers": 2, "num_key_value_heads": 2, "head_dim": 8,
+                    "intermediate_size": 48},
+    "vit_config": {"hidden_size": 32, "num_hidden_layers": 2, "head_dim": 8, "intermediate_size": 48,
+                   "image_default_input_size": (64, 64), "image_num_pos": 16},
+    "adapter_config": {"vit_layers": (-1, -2), "hidden_size": 32, "head_dim": 8, "intermediate_size": 48,
+                       "text_hidden_size": 32},
+    "action_expert_config": {"hidden_size": 32, "num_layers": 2, "timestep_embed_dim": 16, "mlp_ratio": 1.5,
+                             "ffn_multiple_of": 16},
+    "action_mode": "both",
+}  # fmt: skip
+"""What differs from nano."""
+IMAGE_SIZE = (64, 64)
+"""Pixels; 2 x 2 image tokens per camera."""
 THINGS = ("red cube", "green cube", "blue cube", "plate", "gripper")
 HORIZON, JOINTS = 16, 6
 STATS = {name: np.full(JOINTS, value) for name, value in (("min", -1.0), ("max", 1.0), ("mean", 0.0), ("std", 1.0))}
@@ -65,14 +83,14 @@ class SmoothMotions:
 
 
 def small_start(**changes: Any) -> Start:
-    """A nano network that can flow and say its actions; `changes` are fields of its config."""
+    """A small network that can flow and say its actions; `changes` are fields of its config, as of `testing.vary`."""
     entry = tag_entry(SO101_TABLETOP, state_stats=STATS, action_stats=STATS)
-    config = replace(nano_config(), action_mode="both", **changes)
+    config = vary(vary(nano_config(), SMALL), changes)
     model, processor = new_nano({SO101_TABLETOP.tag: entry}, seed=0, config=config)
     motions = SmoothMotions(scene_stream(scene_pool(6)))
     chunks = np.stack([motions.example(number).actions for number in range(50)])
     tokenizer = fit_action_tokenizer([chunks], vocab_size=config.num_action_tokens, longest_horizon=HORIZON)
-    return Start(model=model, processor=processor, action_tokenizer=tokenizer)
+    return Start(model=random_model(model.config, seed=0), processor=processor, action_tokenizer=tokenizer)
 
 
 def small_data() -> TrainData:
@@ -101,11 +119,11 @@ def small_stage(**changes: Any) -> StageConfig:
 
 
 def small_config(**changes: Any) -> TrainConfig:
-    """Two stages of two steps."""
+    """Two stages of two steps, in float32."""
     reason = small_stage(name="reason", examples_per_step={"scenes": 2}, flow_samples=0, says_actions=False)
     config = TrainConfig(
         stages=(reason, small_stage()), log_every=1, checkpoint_every=100, measure_every=100, num_workers=0,
-        num_held_out=4,
+        num_held_out=4, dtype="float32",
     )  # fmt: skip
     return replace(config, **changes)
 

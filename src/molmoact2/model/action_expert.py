@@ -160,13 +160,21 @@ class ActionExpert(nn.Module):
         ]
         return ExpertContext(layers=projected * (len(layers) // len(distinct)), mask=visible[:, None, None, :])
 
-    def _project(self, tokens: Float[Tensor, "b m s h"], projection: Linear, norm_heads: bool = False) -> Tensor:
-        heads = "m h" if self.config.conditioning == "head_kv" else "(m h)"
-        x = projection(rearrange(tokens, f"b m s h -> b s {heads}")).flatten(2)
-        if self.config.context_layer_norm:
-            x = rms_normalize(x, NORM_EPS)
-        x = rearrange(x, "b s (n e) -> b n s e", n=self.config.num_heads)
-        return rms_normalize(x, self.config.qk_norm_eps) if norm_heads else x
+    def _project(
+        self, tokens: Float[Tensor, "b m s h"], projection: Linear, norm_heads: bool = False
+    ) -> Float[Tensor, "b n s e"]:
+        config = self.config
+        match config.conditioning:
+            case "head_kv":  # the rows of the projection that make head n read head n
+                weight = rearrange(projection.weight.to(tokens.dtype), "(n e) h -> n h e", n=config.num_heads)
+                x = self._norm_context(tokens @ weight)
+            case _:
+                x = self._norm_context(projection(rearrange(tokens, "b m s h -> b s (m h)")))
+                x = rearrange(x, "b s (n e) -> b n s e", n=config.num_heads)
+        return rms_normalize(x, config.qk_norm_eps) if norm_heads else x
+
+    def _norm_context(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        return rms_normalize(x, NORM_EPS) if self.config.context_layer_norm else x
 
     def modulation(self, t: Float[Tensor, "*b"], dtype: torch.dtype) -> Modulation:
         """Everything that the times `t` decide, in the compute dtype."""

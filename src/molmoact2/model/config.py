@@ -290,8 +290,11 @@ class ModelConfig:
                     f"With conditioning 'head_kv', action_expert_config.num_heads ({expert.num_heads}) must equal "
                     f"text_config.num_key_value_heads ({text.num_key_value_heads}): head n reads head n."
                 )
-            if expert.conditioning == "last_hidden" and self.enable_depth_reasoning:
-                raise ConfigError("With conditioning 'last_hidden' the expert does not see depth codes: do not think.")
+            if expert.conditioning == "last_hidden" and (self.enable_depth_reasoning or self.action_expert_depth_gate):
+                raise ConfigError(
+                    "With conditioning 'last_hidden' the expert does not see depth codes: set enable_depth_reasoning "
+                    "and action_expert_depth_gate to false."
+                )
         for family in ROBOT_TOKEN_FAMILIES:
             if vars(self)[f"num_{family}_tokens"] < 0:
                 raise ConfigError(f"num_{family}_tokens must not be negative.")

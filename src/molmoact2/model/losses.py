@@ -1,7 +1,7 @@
 """Training losses, as sums over valid elements, in float32.
 
-Who calls them divides by the number of valid elements of the whole step, over all passes and ranks; that number depends on
-the batch alone. So the loss is the same however a step is cut into passes.
+Who calls them divides by the number of valid elements of the whole step, over all passes and ranks; that number depends
+on the batch alone. So the loss is the same however a step is cut into passes.
 """
 
 import torch
