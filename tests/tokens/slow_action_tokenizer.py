@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, trainers
@@ -11,8 +12,8 @@ from molmoact2.tokens.action_levels import cosine_basis
 
 def encode(bpe: Tokenizer, chunk: np.ndarray, *, scale: float, min_token: int) -> list[int]:
     """Token ids of one chunk [h, a]."""
-    levels = np.around(cosine_basis(len(chunk)) @ chunk.astype(np.float64) * scale).flatten().astype(int)
-    return bpe.encode("".join(chr(max(level - min_token, 0)) for level in levels)).ids
+    levels = np.around(cosine_basis(len(chunk)) @ chunk.astype(np.float64) * scale).flatten()
+    return bpe.encode("".join(map(chr, np.maximum(levels - min_token, 0).astype(int).tolist()))).ids
 
 
 def decode(
@@ -20,7 +21,7 @@ def decode(
 ) -> np.ndarray:
     """The chunk [h, a] of token ids; zeros if they are none."""
     text = bpe.decode(list(token_ids), skip_special_tokens=False)
-    levels = np.array([ord(character) + min_token for character in text], float)
+    levels = np.array(list(map(ord, text)), float) + min_token
     if levels.size != horizon * action_dim:
         levels = np.zeros(horizon * action_dim)
     return cosine_basis(horizon).T @ (levels.reshape(horizon, action_dim) / scale)
@@ -65,7 +66,7 @@ def learn_merges(
     left = [list(text) for text in texts]
     known, merges = list(spellings), {}
     while len(known) < vocab_size:
-        counts = Counter(pair for text in left for pair in zip(text, text[1:], strict=False))
+        counts = Counter(pair for text in left for pair in pairwise(text))
         pair = min(counts, key=lambda pair: (-counts[pair], pair), default=None)
         if pair is None or counts[pair] < 2:
             break

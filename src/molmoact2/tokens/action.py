@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from tokenizers import Tokenizer
 
 from molmoact2.tokens.action_levels import LAYOUTS, chunks_of, levels_in, levels_of, rows_of
-from molmoact2.tokens.action_table import TokenTable
+from molmoact2.tokens.action_table import REPLACEMENT, TokenTable
 from molmoact2.tokens.reading import parse_json, read_field, read_optional, require
 from molmoact2.tokens.vocabulary import TokenFamily, read_tokenizer
 
@@ -28,7 +28,7 @@ EXTRA_FILES = ("tokenizer_config.json",)
 """Kept where they are there; nothing is read from them."""
 RELEASED = {"frequency": {"processor_class": "UniversalActionProcessor"}, "dimension": {}}
 """Layout -> how a file with it says that the reference implementation reads it too."""
-BLOCK = 1 << 17
+BLOCK = 1 << 16
 """Levels that are worked on at once, so that they stay in the cache."""
 
 
@@ -99,11 +99,8 @@ class ActionTokenizer:
         """For the characters 0, 1, …: whether the BPE gives them back. None beyond them can be written."""
         alone = [chr(character) for character in range(self.table.size)]
         token_ids = [np.array(encoding.ids, np.int64) for encoding in self.bpe.encode_batch_fast(alone)]
-        codes, counts, is_text = self.table.characters(token_ids)
-        is_one = is_text & (counts == 1)
-        same = np.zeros(len(alone), bool)
-        same[is_one] = codes[(counts.cumsum() - counts)[is_one]] == np.flatnonzero(is_one)
-        return same
+        read, is_one = self.table.rows(token_ids, 1)
+        return is_one & (read[:, 0] == np.arange(len(alone)))
 
     def levels(self, chunks: Float[np.ndarray, "b h a"]) -> Int[np.ndarray, "b h a"]:
         """The level of every cosine coefficient of normalised chunks, frequency by frequency.
@@ -170,11 +167,14 @@ class ActionTokenizer:
 
         The others are NaN: those with unknown ids, and those that are not exactly horizon × action_dim levels.
         """
-        characters, counts, is_text = self.table.characters(token_ids)
-        is_valid = is_text & (counts == horizon * action_dim)
-        rows = characters[np.repeat(is_valid, counts)].reshape(-1, horizon * action_dim) + self.min_token
-        chunks = np.full((len(token_ids), horizon, action_dim), np.nan)
-        chunks[is_valid] = chunks_of(levels_in(rows, self.layout, horizon, action_dim), self.scale)
+        step = max(1, BLOCK // (horizon * action_dim))
+        chunks = np.empty((len(token_ids), horizon, action_dim))
+        is_valid = np.zeros(len(token_ids), bool)
+        for block in (slice(start, start + step) for start in range(0, len(token_ids), step)):
+            rows, is_valid[block] = self.table.rows(token_ids[block], horizon * action_dim)
+            levels = levels_in(rows + self.min_token, self.layout, horizon, action_dim)
+            chunks[block] = chunks_of(levels, self.scale)
+        chunks[~is_valid] = np.nan
         return chunks, is_valid
 
     def _refuse(self, token_ids: Int[np.ndarray, " n"], horizon: int, action_dim: int) -> NoReturn:
@@ -182,10 +182,11 @@ class ActionTokenizer:
         unknown, size = token_ids[(token_ids < 0) | (token_ids >= self.table.size)], self.table.size
         complaint = f"Action tokens {unknown[:5]} are unknown to the action tokenizer, which has {size}."
         require(not unknown.size, complaint, ActionDecodeError)
-        _, (count,), (is_text,) = self.table.characters([token_ids])
-        require(is_text, "The action tokens have half a level, of two that belong together.", ActionDecodeError)
+        text = self.table.text(token_ids)
+        half = "The action tokens have part of a level, of which the others are missing."
+        require(REPLACEMENT not in text, half, ActionDecodeError)
         raise ActionDecodeError(
-            f"The action tokens hold {count} levels, but {horizon} steps of {action_dim} dimensions need "
+            f"The action tokens hold {len(text)} levels, but {horizon} steps of {action_dim} dimensions need "
             f"{horizon * action_dim}. The checkpoint does not speak this action tokenizer's language."
         )
 

@@ -9,7 +9,7 @@ writes all frequencies of the first dimension first. Facts: training.md D.
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
 LAYOUTS = {"frequency": (0, 1, 2), "dimension": (0, 2, 1)}
 """Layout -> order of the axes (chunk, frequency, dimension) in which levels are written; each is its own inverse."""
@@ -41,7 +41,7 @@ def levels_of(chunks: Float[np.ndarray, "b h a"], scale: float, dead_zone: float
     return np.rint(coefficients - towards_zero).astype(np.int64)
 
 
-def chunks_of(levels: Int[np.ndarray, "b h a"], scale: float) -> Float[np.ndarray, "b h a"]:
+def chunks_of(levels: Real[np.ndarray, "b h a"], scale: float) -> Float[np.ndarray, "b h a"]:
     """The chunks (float64) that levels stand for."""
     return cosine_basis(levels.shape[1]).T @ (levels / scale)
 
@@ -51,7 +51,7 @@ def rows_of(levels: Int[np.ndarray, "b h a"], layout: str) -> Int[np.ndarray, "b
     return levels.transpose(LAYOUTS[layout]).reshape(len(levels), -1)
 
 
-def levels_in(rows: Int[np.ndarray, "b n"], layout: str, horizon: int, action_dim: int) -> Int[np.ndarray, "b h a"]:
+def levels_in(rows: Real[np.ndarray, "b n"], layout: str, horizon: int, action_dim: int) -> Real[np.ndarray, "b h a"]:
     """The inverse of `rows_of`."""
     shape = np.array((len(rows), horizon, action_dim))[list(LAYOUTS[layout])]
     return rows.reshape(shape).transpose(LAYOUTS[layout])

@@ -1,7 +1,8 @@
 """What each token of an action tokenizer stands for, as one table, so that whole batches are read at once.
 
-Tokens are strings of characters, or, where `tokenizer.json` says ByteLevel, of bytes that are written as printable
-characters. Either way a token is a run of UTF-8 bytes, and the bytes of a list of tokens are a text.
+Tokens are strings of characters, or, where `tokenizer.json` says ByteLevel, of the bytes of characters, written as
+printable ones. A token that begins or ends within a character has no place in the table: lists that hold such tokens
+are read by the library, one by one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,26 +11,28 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, Int32
 from tokenizers import Tokenizer
 
 from molmoact2.tokens.action_runs import spread
 from molmoact2.tokens.reading import require
 
-END, WRONG = b"\xff", b"\xfe"
-"""Bytes that no UTF-8 text has: the end of a list of tokens, and a token that does not exist."""
-UNDECODABLE = 0xDC00
-"""Bytes that are no UTF-8 are read as this code point plus the byte."""
 DECODERS = ("ByteLevel", "Fuse")
+NOT_HERE = 1 << 32
+"""Length of what is not in the table: more than any chunk has."""
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What the library reads where bytes are no character."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenTable:
-    """The bytes of every token, and those of WRONG and END behind them."""
+    """The characters of every token, one token after the other."""
 
-    data: UInt8[np.ndarray, " n"]
-    starts: Int[np.ndarray, " v+2"]
-    lengths: Int[np.ndarray, " v+2"]
+    bpe: Tokenizer
+    characters: Int32[np.ndarray, " n"]
+    starts: Int[np.ndarray, " v+1"]
+    lengths: Int[np.ndarray, " v+1"]
+    """NOT_HERE for tokens with parts of characters, and for the last one, which stands for ids that do not exist."""
 
     @classmethod
     def read(cls, bpe: Tokenizer, document: Mapping[str, Any]) -> "TokenTable":
@@ -41,34 +44,47 @@ class TokenTable:
         )
         strings = [bpe.id_to_token(token) or "" for token in range(bpe.get_vocab_size())]
         read = bytes_of if kind == "ByteLevel" else str.encode
-        tokens = [read(string).replace(END, WRONG) for string in strings] + [WRONG, END]
-        lengths = np.array([len(token) for token in tokens])
-        return cls(data=np.frombuffer(b"".join(tokens), np.uint8), starts=lengths.cumsum() - lengths, lengths=lengths)
+        texts = [read(string).decode("utf-8", "replace") for string in strings] + [REPLACEMENT]
+        characters = np.frombuffer("".join(texts).encode("utf-32-le"), np.int32)
+        lengths = np.array([len(text) for text in texts])
+        starts = lengths.cumsum() - lengths
+        is_whole = np.array([REPLACEMENT not in text for text in texts])
+        return cls(bpe=bpe, characters=characters, starts=starts, lengths=np.where(is_whole, lengths, NOT_HERE))
 
     @property
     def size(self) -> int:
         """Number of tokens."""
-        return len(self.starts) - 2
+        return len(self.lengths) - 1
 
-    def characters(
-        self, token_ids: Sequence[Int[np.ndarray, " n"]]
-    ) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " b"], Bool[np.ndarray, " b"]]:
-        """Code points of all lists, one after the other; how many each list has; and whether they are a text.
+    def rows(
+        self, token_ids: Sequence[Int[np.ndarray, " n"]], width: int
+    ) -> tuple[Int32[np.ndarray, "b width"], Bool[np.ndarray, " b"]]:
+        """The characters of lists of tokens, and which of the lists are texts of `width` characters.
 
-        A list is no text if it has an unknown token, or part of a character.
+        The others have unknown ids, parts of characters, or another length; their rows mean nothing.
         """
-        lengths = np.array([len(ids) for ids in token_ids], np.int64)
-        flat = np.concatenate([*token_ids, np.zeros(0, np.int64)]).astype(np.int64)
-        known = np.where((flat >= 0) & (flat < self.size), flat, self.size)
-        tokens = np.insert(known, lengths.cumsum(), self.size + 1)
-        data = self.data[spread(self.starts[tokens], self.lengths[tokens])]
-        text = data.tobytes().decode("utf-8", "surrogateescape")
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
-        ends = np.flatnonzero(codes == UNDECODABLE + END[0])
-        is_broken = (codes >= UNDECODABLE + 0x80) & (codes < UNDECODABLE + END[0])
-        broken_before = np.concatenate(([0], is_broken.cumsum()))[ends]
-        counts = np.diff(ends, prepend=-1) - 1
-        return np.delete(codes, ends), counts, np.diff(broken_before, prepend=0) == 0
+        counts = np.array([len(ids) for ids in token_ids], np.int64)
+        flat = np.concatenate([np.zeros(0, np.int64), *token_ids]).astype(np.int64, copy=False)
+        tokens = np.where((flat >= 0) & (flat < self.size), flat, self.size)
+        until = np.concatenate(([0], self.lengths[tokens].cumsum()))[np.concatenate(([0], counts.cumsum()))]
+        widths = np.diff(until)
+        is_valid = widths == width
+        tokens = tokens[np.repeat(is_valid, counts)]
+        rows = np.zeros((len(counts), width), np.int32)
+        rows[is_valid] = self.characters[spread(self.starts[tokens], self.lengths[tokens])].reshape(-1, width)
+        for row in np.flatnonzero(widths >= NOT_HERE).tolist():
+            text = self.text(token_ids[row])
+            is_valid[row] = len(text) == width and REPLACEMENT not in text
+            rows[row] = np.frombuffer(text.ljust(width)[:width].encode("utf-32-le"), np.int32)
+        return rows, is_valid
+
+    def text(self, token_ids: Int[np.ndarray, " n"]) -> str:
+        """The text of one list, with REPLACEMENT for what is no character."""
+        ids = np.asarray(token_ids, np.int64)
+        is_known = (ids >= 0) & (ids < self.size)
+        return self.bpe.decode(ids[is_known].tolist(), skip_special_tokens=False) + REPLACEMENT * int(
+            not is_known.all()
+        )
 
 
 def bytes_of(string: str) -> bytes:
