@@ -29,6 +29,8 @@ RUN_ELSEWHERE = {
     "pip install": "by make, which sets everything up",
     "apt-get install": "by an administrator",
     "molmoact2 train": "in small by tests/training",
+    "molmoact2 finetune you/": "with the bundled policy by docs/finetune.md",
+    "torchrun": "with two processes by tests/training",
     "molmoact2 demo": "with the expert by tests/cli/test_demo.py",
     "molmoact2 evaluate --policy runs/": "with the expert by docs/cli.md",
     "molmoact2 record --output recordings/": "in small by docs/cli.md",

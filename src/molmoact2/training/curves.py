@@ -62,8 +62,8 @@ def draw_curves(folder: Path) -> Path:
 def _lines(
     axis: Axes, *, rows: list[dict[str, Any]], title: str, names: Mapping[str, str], factor: float, unit: str
 ) -> None:
-    for name, label in names.items():
-        steps, values = np.array([(row["step"], factor * row[name]) for row in rows if name in row] or [(0, np.nan)]).T
+    for name, label in ((name, label) for name, label in names.items() if any(name in row for row in rows)):
+        steps, values = np.array([(row["step"], factor * row[name]) for row in rows if name in row]).T
         is_long = len(values) >= SHORTEST_SMOOTHED
         axis.plot(steps, values, alpha=0.3 if is_long else 1.0, color=None, label="" if is_long else label)
         if is_long:
