@@ -17,6 +17,7 @@ from molmoact2.model.initialize import initialize
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.processing.processor import Processor
 from molmoact2.tokens import ActionTokenizer
+from molmoact2.training.growth import grow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,20 @@ class Start:
         """The network of another config, with the weights that both have; new parts are drawn from `seed`."""
         model = grown(self.model, config, seed=seed)
         return replace(self, model=model, processor=self.processor.with_config(config_as_json(config)))
+
+    def with_robot_tokens(
+        self, *, num_state: int = 256, num_action: int = 2048, num_depth: int = 128, seed: int
+    ) -> "Start":
+        """The same network with the tokens of robots, so many of each family; see `training.growth.grow`.
+
+        What it knew it still knows, under ids that may have changed. It shares all weights but its tables of tokens.
+
+        Raises:
+            ValueError: it has robot tokens that are not among these.
+        """
+        counts = {"num_state": num_state, "num_action": num_action, "num_depth": num_depth}
+        model, processor = grow(self.model, self.processor, counts, seed=seed)
+        return replace(self, model=model, processor=processor)
 
     def with_action_expert(self, expert: ExpertConfig, *, seed: int, **changes: Any) -> "Start":
         """The same network with a new action expert; `changes` are further fields of its config."""
