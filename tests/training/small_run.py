@@ -14,7 +14,7 @@ from molmoact2.embodiments import SO101_TABLETOP
 from molmoact2.testing import random_model, vary
 from molmoact2.tokens.action_fit import fit_action_tokenizer
 from molmoact2.training.config import OptimizerConfig, StageConfig, TrainConfig
-from molmoact2.training.examples import PlacedExample
+from molmoact2.training.examples import PlacedExample, QuestionExample
 from molmoact2.training.fresh import tag_entry
 from molmoact2.training.nano import nano_config, new_nano
 from molmoact2.training.parallel import ALONE, World
@@ -40,6 +40,8 @@ IMAGE_SIZE = (64, 64)
 """Pixels; 2 x 2 image tokens per camera."""
 THINGS = ("red cube", "green cube", "blue cube", "plate", "gripper")
 HORIZON, JOINTS = 16, 6
+OPTIMIZER = OptimizerConfig(learning_rate=1e-3, warmup_steps=1, epsilon=1e-4)
+"""So large an epsilon that gradients which are zero but for rounding move nothing."""
 STATS = {name: np.full(JOINTS, value) for name, value in (("min", -1.0), ("max", 1.0), ("mean", 0.0), ("std", 1.0))}
 
 
@@ -82,6 +84,17 @@ class SmoothMotions:
         )
 
 
+@dataclass(frozen=True)
+class Words:
+    """Questions without images."""
+
+    def example(self, number: int) -> QuestionExample:
+        rng = np.random.default_rng((2, number))
+        asked = " ".join(rng.choice(["red", "green", "blue"], int(rng.integers(1, 9))))
+        answer = " ".join(reversed(asked.split()))
+        return QuestionExample(images=(), question=f"turn around {asked}", answer=answer, origin=f"words {number}")
+
+
 def small_start(**changes: Any) -> Start:
     """A small network that can flow and say its actions; `changes` are fields of its config, as of `testing.vary`."""
     entry = tag_entry(SO101_TABLETOP, state_stats=STATS, action_stats=STATS)
@@ -98,10 +111,13 @@ def small_data() -> TrainData:
     pool = scene_pool(6)
     scenes = scene_stream(pool)
     return TrainData(
-        streams={"robot": SmoothMotions(scenes), "scenes": scenes, "questions": SceneQuestions(pool=pool, seed=0)},
+        streams={
+            "robot": SmoothMotions(scenes), "scenes": scenes, "questions": SceneQuestions(pool=pool, seed=0),
+            "words": Words(),
+        },
         held_out={"scenes": replace(scenes, in_order=True)},
         fingerprints={"pool": "random"},
-    )
+    )  # fmt: skip
 
 
 def small_stage(**changes: Any) -> StageConfig:
@@ -109,8 +125,8 @@ def small_stage(**changes: Any) -> StageConfig:
     stage = StageConfig(
         name="act",
         num_steps=2,
-        examples_per_step={"robot": 3, "scenes": 1, "questions": 2},
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=1),
+        examples_per_step={"robot": 3, "scenes": 1, "questions": 1, "words": 2},
+        optimizer=OPTIMIZER,
         flow_samples=2,
         says_actions=True,
         state_jitter_bins=1.0,
@@ -128,8 +144,15 @@ def small_config(**changes: Any) -> TrainConfig:
     return replace(config, **changes)
 
 
-def small_trainer(folder: Path, config: TrainConfig | None = None, *, world: World = ALONE, **changes: Any) -> Trainer:
-    """A fresh trainer, the same every time; `changes` are fields of the network's config."""
+def small_heads(start: Start) -> PointingHeads:
+    """Heads that point at `THINGS`."""
+    return PointingHeads.new(start.model.config.text_config.hidden_size, len(THINGS), seed=0)
+
+
+def small_trainer(
+    folder: Path, config: TrainConfig | None = None, *, world: World = ALONE, points: bool = True, **changes: Any
+) -> Trainer:
+    """A fresh trainer, the same every time; `points`: with heads; `changes` are fields of the network's config."""
     start = small_start(**changes)
-    heads = PointingHeads.new(start.model.config.text_config.hidden_size, len(THINGS), seed=0)
+    heads = small_heads(start) if points else None
     return Trainer(start, small_data(), config or small_config(), folder, heads=heads, world=world)
