@@ -27,11 +27,18 @@ class Settings:
     threads: int = torch.get_num_threads()
     smoke: bool = False
     """Tiny shapes and one round, to see whether it runs."""
+    medium: bool = True
+    """Measure the network of 300 M parameters too, which takes most of the time and, to train it, 10 GB."""
 
     @property
     def rounds(self) -> int:
         """How many rounds to measure."""
         return 1 if self.smoke else self.repetitions
+
+    @property
+    def has_medium(self) -> bool:
+        """Whether the network of 300 M parameters is measured."""
+        return self.medium and not self.smoke
 
 
 def measure(benchmark: Callable[[Settings], None], what: str | None) -> None:

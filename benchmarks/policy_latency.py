@@ -97,8 +97,8 @@ class Stages:
 
 
 def benchmark(settings: Settings) -> None:
-    """Measure the small network and, unless it is only a try, the medium one."""
-    for network in (nano,) if settings.smoke else (nano, medium):
+    """Measure the small network and, where it is wanted, the medium one."""
+    for network in (nano, medium) if settings.has_medium else (nano,):
         measured = network()
         compare_precisions(measured, settings)
         compare_with_matmuls(measured, settings)

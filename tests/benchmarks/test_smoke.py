@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TABLES = ("stages", "matrix products", "computed once", "Images to patches", "Frames of a dataset", "The simulated arm")
+TABLES = (
+    "stages", "matrix products", "computed once", "Images to patches", "Frames of a dataset", "Training examples",
+    "The simulated arm", "A training step", "Memory of a training step", "Packing", "The loader",
+)  # fmt: skip
 
 
 def test_every_table_is_printed():
