@@ -53,7 +53,7 @@ class Bins:
     def encode(self, chunks: Float[np.ndarray, "b h a"]) -> Sequence[Int[np.ndarray, " n"]]:
         """The bins, step by step."""
         bins = np.floor((chunks.astype(np.float64) + 1) / 2 * self.num_bins).astype(np.int64)
-        return list(np.minimum(bins, self.num_bins - 1).reshape(len(chunks), -1))
+        return [bins.ravel() for bins in np.minimum(bins, self.num_bins - 1)]
 
     def decode_batch(
         self, token_ids: Sequence[Int[np.ndarray, " n"]], *, horizon: int, action_dim: int

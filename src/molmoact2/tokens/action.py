@@ -167,7 +167,7 @@ class ActionTokenizer:
 
         The others are NaN: those with unknown ids, and those that are not exactly horizon × action_dim levels.
         """
-        step = max(1, BLOCK // (horizon * action_dim))
+        step = max(1, BLOCK // max(1, horizon * action_dim))
         chunks = np.empty((len(token_ids), horizon, action_dim))
         is_valid = np.zeros(len(token_ids), bool)
         for block in (slice(start, start + step) for start in range(0, len(token_ids), step)):
