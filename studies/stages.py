@@ -3,7 +3,7 @@
     python studies/stages.py run         # every training and every measurement that is not done yet, in order
     python studies/stages.py table       # what was measured, as Markdown
 
-A run is a recipe: what differs from a named one, and the run that it starts from. The recordings and scenes are those of
+A run is a recipe: what differs from a named one, and the run that it starts from. Recordings and scenes are those of
 `molmoact2 train nano-so101`; the real data are BridgeData (made with `molmoact2 data convert`) and Unitree G1.
 """
 
@@ -96,6 +96,7 @@ def run(name: str) -> None:
         call(
             "evaluate", "--policy", folder / "checkpoint", "--mode", mode, "--output", folder / mode,
             "--episodes", EPISODES, "--workers", 2, "--films", 0, "--no-report",
+            *["--guided"] * (mode == "discrete"),
         )  # fmt: skip
 
 

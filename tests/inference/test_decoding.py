@@ -64,6 +64,7 @@ def test_a_changed_cell_sees_the_codes_before_it():
 
 
 def test_room():
-    assert room_for(thinks=True, speaks=False, num_depth_codes=100, horizon=30) == 131
-    assert room_for(thinks=True, speaks=True, num_depth_codes=100, horizon=3) == 109 + 48
-    assert room_for(thinks=False, speaks=False, num_depth_codes=100, horizon=30) == 0
+    assert room_for(thinks=True, speaks=False, num_depth_codes=100, horizon=30, num_levels=180) == 131
+    assert room_for(thinks=True, speaks=True, num_depth_codes=100, horizon=3, num_levels=21) == 109 + 48
+    assert room_for(thinks=False, speaks=True, num_depth_codes=100, horizon=30, num_levels=960) == 963
+    assert room_for(thinks=False, speaks=False, num_depth_codes=100, horizon=30, num_levels=960) == 0

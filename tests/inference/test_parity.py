@@ -85,7 +85,7 @@ def test_generated_tokens(case: Case):
     inputs = policy.encode(case.observation(), case.tag, case.thinks).inputs
     with torch.inference_mode():
         features = policy.model.image_features(inputs, case.processor.images.grid)
-        room = room_for(thinks=True, speaks=True, num_depth_codes=num_codes, horizon=horizon)
+        room = room_for(thinks=True, speaks=True, num_depth_codes=num_codes, horizon=horizon, num_levels=0)
         speech = Speech.begin(policy.model, inputs, features, room=room)
         if case.thinks:
             previous, changed = np.zeros(num_codes, np.int64), np.ones(num_codes, bool)

@@ -33,6 +33,9 @@ class Evaluate:
     """Steps of the flow sampler; the checkpoint's own number by default."""
     mode: Literal["continuous", "discrete"] = "continuous"
     """Whether a checkpoint integrates the flow or says its actions."""
+    guided: bool = False
+    """In discrete mode, say only tokens that still fit into the chunk, so that every spoken action is whole; otherwise
+    an episode in which the checkpoint miscounts has failed."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision in which a checkpoint computes."""
     report: bool = True
@@ -54,6 +57,7 @@ class Evaluate:
             num_action_steps=self.action_steps,
             num_flow_steps=self.flow_steps,
             mode=self.mode,
+            guided=self.guided,
             dtype=self.dtype,
             num_threads=num_threads_per_worker(self.workers) if self.workers > 1 else None,
         )

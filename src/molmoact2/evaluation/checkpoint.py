@@ -25,6 +25,7 @@ class CheckpointEpisode:
     """Rows that are planned; how many of them are executed is for the episode loop to say."""
     num_flow_steps: int | None
     mode: Literal["continuous", "discrete"]
+    guided: bool
     session: Session
     """Draws the episode's noise, which follows from the episode's seed."""
 
@@ -35,6 +36,7 @@ class CheckpointEpisode:
                 observation,
                 self.embodiment,
                 mode=self.mode,
+                guided=self.guided,
                 num_steps=self.num_flow_steps,
                 num_action_steps=self.horizon,
                 session=self.session,
@@ -57,6 +59,7 @@ def open_checkpoint(choice: PolicyChoice, embodiment: str) -> PolicySource:
             horizon=tag.action_horizon,
             num_flow_steps=choice.num_flow_steps,
             mode=choice.mode,
+            guided=choice.guided,
             session=policy.new_session(seed),
         )
 

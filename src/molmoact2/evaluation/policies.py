@@ -42,6 +42,8 @@ class PolicyChoice:
     """Steps of the flow sampler; None takes the checkpoint's own number."""
     mode: Literal["continuous", "discrete"] = "continuous"
     """Whether a checkpoint integrates the flow or says its actions."""
+    guided: bool = False
+    """Whether a spoken action is made whole by saying only tokens that still fit."""
     dtype: str = "float32"
     num_threads: int | None = None
     """Threads that a checkpoint computes with; None leaves the choice to torch."""

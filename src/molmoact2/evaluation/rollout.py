@@ -103,7 +103,7 @@ def run_episode(
     outcome, step = Outcome(), 0
     plan_seconds: list[float] = []
     stage_seconds: list[Mapping[str, float]] = []
-    num_rows = 0
+    num_rows = num_action_steps or 1
     while not outcome.done and step < environment.max_steps:
         observation = environment.observe()
         started = perf_counter()
@@ -111,6 +111,7 @@ def run_episode(
             chunk = policy.act(observation)
         except NoActionError as error:
             outcome = Outcome(failure=f"{NO_ACTION}: {error}")
+            plan_seconds.append(perf_counter() - started)
             break
         plan_seconds.append(perf_counter() - started)
         stage_seconds.append(dict(chunk.timing))

@@ -57,7 +57,7 @@ def make_benchmark(
         "first_seed": FIRST_SEED,
         "action_steps": choice.num_action_steps or "the policy's own",
         "flow_steps": choice.num_flow_steps or "the policy's own",
-        "mode": choice.mode,
+        "mode": f"{choice.mode}, guided" if choice.guided else choice.mode,
         "dtype": choice.dtype,
         "molmoact2": importlib.metadata.version("molmoact2"),
     }

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from molmoact2.depth.change import changed_cells
-from molmoact2.inference.decoding import Speech, room_for, speak_action, think
+from molmoact2.inference.decoding import Speech, room_for, speak_action, speak_whole_action, think
 from molmoact2.inference.request import Request
 from molmoact2.inference.session import DepthMemory, Session
 from molmoact2.inference.stopwatch import Stopwatch
@@ -118,6 +118,7 @@ class Call:
             speaks=self.request.mode == "discrete",
             num_depth_codes=self.model.config.num_depth_codes,
             horizon=self.stats.action_horizon,
+            num_levels=self.stats.action_horizon * self.stats.action.width,
         )
 
     def think(
@@ -148,8 +149,12 @@ class Call:
         assert family is not None
         assert tokenizer is not None
         horizon, width = self.stats.action_horizon, self.stats.action.width
-        said = speak_action(speech, end_of_turn=self.processor.vocabulary.end_of_turn, horizon=horizon)
-        codes = read_action_codes(said, family)
+        end_of_turn = self.processor.vocabulary.end_of_turn
+        if self.request.guided:
+            lengths = tokenizer.table.lengths[: min(family.count, tokenizer.table.size)]
+            codes = speak_whole_action(speech, family, lengths, num_levels=horizon * width, end_of_turn=end_of_turn)
+        else:
+            codes = read_action_codes(speak_action(speech, end_of_turn=end_of_turn, horizon=horizon), family)
         return torch.from_numpy(tokenizer.decode([codes], horizon=horizon, action_dim=width))
 
     def decode(self, actions: Float[Tensor, "b h a"]) -> Float32[np.ndarray, "b steps width"]:

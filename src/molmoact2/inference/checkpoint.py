@@ -67,8 +67,8 @@ def save_policy(policy: MolmoAct2Policy, directory: str | Path, *, notes: Mappin
     """Write a checkpoint in the released format: the same keys, the small files unchanged.
 
     It appears whole or not at all; a checkpoint that was there before is replaced only then. `notes` are further files
-    that go with it, by name, such as how it was trained; nobody reads them back. ValueError if `directory` holds anything
-    else.
+    that go with it, by name, such as how it was trained; nobody reads them back. ValueError if `directory` holds
+    anything else.
     """
     with replacing(Path(directory)) as fresh:
         for name, content in (notes or {}).items():

@@ -99,7 +99,27 @@ def speak_action(speech: Speech, *, end_of_turn: int, horizon: int) -> Int[np.nd
     return np.array(speech.generated[begin:])
 
 
-def room_for(*, thinks: bool, speaks: bool, num_depth_codes: int, horizon: int) -> int:
-    """The most tokens that may be said."""
+def speak_whole_action(
+    speech: Speech, family: TokenFamily, lengths: Int[np.ndarray, " count"], *, num_levels: int, end_of_turn: int
+) -> Int[np.ndarray, " n"]:
+    """Say an action of exactly `num_levels` levels; return its codes.
+
+    Each token is the likeliest of those that still fit; `lengths` are the levels that each code stands for, and some
+    code must stand for one. Where the checkpoint says a whole action by itself, this is the same action.
+    """
+    codes, missing, waiting = [], num_levels, [family.start]
+    levels = torch.from_numpy(lengths).to(speech.logits.device)
+    while missing:
+        speech.say(waiting)
+        scores = speech.logits[family.first : family.first + len(lengths)]
+        codes.append(int(scores.masked_fill((levels > missing) | (levels == 0), -torch.inf).argmax()))
+        missing -= int(lengths[codes[-1]])
+        waiting = [family.first + codes[-1]]
+    speech.say([*waiting, family.end, end_of_turn])
+    return np.array(codes)
+
+
+def room_for(*, thinks: bool, speaks: bool, num_depth_codes: int, horizon: int, num_levels: int) -> int:
+    """The most tokens that may be said; an action of `num_levels` levels is that many tokens at most, and three more."""
     depth = 1 + num_depth_codes + max(TOKENS_AFTER_CODES, horizon)
-    return thinks * depth + speaks * TOKENS_PER_STEP * horizon
+    return thinks * depth + speaks * max(TOKENS_PER_STEP * horizon, num_levels + 3)

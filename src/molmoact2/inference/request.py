@@ -22,6 +22,9 @@ class ActOptions(TypedDict, total=False):
 
     mode: Literal["continuous", "discrete"]
     """Integrate the flow (default), or speak the actions as tokens."""
+    guided: bool
+    """Speak only tokens that still fit into the chunk, so that a spoken action is always whole. False by default, as
+    the releases do: a checkpoint that miscounts is then an ActionDecodeError."""
     think: bool
     """Predict the depth map first."""
     num_steps: int | None
@@ -41,6 +44,7 @@ class Request:
     """`ActOptions` with their defaults; ValueError where they contradict."""
 
     mode: str = "continuous"
+    guided: bool = False
     think: bool = False
     num_steps: int | None = None
     num_action_steps: int | None = None
@@ -54,6 +58,9 @@ class Request:
         for name in ("num_steps", "num_action_steps"):
             value = vars(self)[name]
             require(is_count(value), f"{name} must be a whole number of at least 1, got {value!r}.")
+        require(
+            self.mode == "discrete" or not self.guided, "guided is for discrete mode: give mode='discrete' as well."
+        )
         is_free = self.noise is None or (self.seed is None and self.mode == "continuous")
         require(is_free, "noise is for continuous mode, and in place of a seed: give only one of them.")
 
