@@ -120,6 +120,6 @@ def speak_whole_action(
 
 
 def room_for(*, thinks: bool, speaks: bool, num_depth_codes: int, horizon: int, num_levels: int) -> int:
-    """The most tokens that may be said; an action of `num_levels` levels is that many tokens at most, and three more."""
+    """The most tokens that may be said: an action of `num_levels` levels is at most so many tokens, and three more."""
     depth = 1 + num_depth_codes + max(TOKENS_AFTER_CODES, horizon)
     return thinks * depth + speaks * max(TOKENS_PER_STEP * horizon, num_levels + 3)

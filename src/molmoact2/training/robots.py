@@ -101,7 +101,7 @@ def open_robots(
 
 
 def held_out_episodes(dataset: LeRobotDataset, *, share: float, seed: int) -> list[int]:
-    """A share of the episodes that have video, in ascending order; at least one, if there are two and a share is asked."""
+    """A share of the episodes that have video, in ascending order; at least one, where there are two."""
     episodes = dataset.episodes_with_video
     if len(episodes) < FEWEST_EPISODES or not share:
         return []
