@@ -14,6 +14,7 @@ from molmoact2.embodiments import SO101_TABLETOP
 from molmoact2.testing import random_model, vary
 from molmoact2.tokens.action_fit import fit_action_tokenizer
 from molmoact2.training.config import OptimizerConfig, StageConfig, TrainConfig
+from molmoact2.training.encode import ExampleEncoder, TrainExample
 from molmoact2.training.examples import PlacedExample, QuestionExample
 from molmoact2.training.fresh import tag_entry
 from molmoact2.training.nano import nano_config, new_nano
@@ -118,6 +119,19 @@ def small_data() -> TrainData:
         held_out={"scenes": replace(scenes, in_order=True)},
         fingerprints={"pool": "random"},
     )  # fmt: skip
+
+
+def small_encoder(start: Start) -> ExampleEncoder:
+    """Encodes as a small run does."""
+    return ExampleEncoder(
+        processor=start.processor, action_tokenizer=start.action_tokenizer, config=start.model.config, seed=0
+    )
+
+
+def encoded(encoder: ExampleEncoder, stage: StageConfig, *names: tuple[str, int]) -> list[TrainExample]:
+    """Examples by stream and number."""
+    streams = small_data().streams
+    return [encoder(streams[stream].example(number), stage, (number,)) for stream, number in names]
 
 
 def small_stage(**changes: Any) -> StageConfig:
