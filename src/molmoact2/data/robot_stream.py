@@ -47,6 +47,8 @@ class RobotExample:
     """Embodiment."""
     origin: str
     """Dataset, episode and frame, for messages."""
+    depth_codes: NDArray[np.int64] | None = None
+    """[num_depth_codes] depth map of the first image, where one is known."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

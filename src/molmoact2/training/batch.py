@@ -115,7 +115,7 @@ def make_batch(rows: Sequence[Sequence[TrainExample]], stage: StageConfig) -> Tr
     )
     return TrainBatch(
         inputs=replace(inputs, segment=segments(rows, width) if is_packed else None),
-        drop_rate=drop_rates(examples, begins, inputs.valid.shape, stage.residual_dropout),
+        drop_rate=drop_rates(examples, begins, (len(rows), width), stage.residual_dropout),
         answers=answers,
         chunks=chunks,
         pointing=pointing,
@@ -154,7 +154,7 @@ def answer_tokens(examples: Sequence[TrainExample], begins: Int[np.ndarray, " e"
     """The tokens that are to be said."""
     none = np.empty(0, np.int64)
     places = [begin + np.arange(e.num_prompt, len(e)) - 1 for e, begin in zip(examples, begins, strict=True)]
-    token_ids = [example.encoded.token_ids[example.num_prompt :] for example in examples]
+    token_ids = [example.answer for example in examples]
     return AnswerTokens(
         place=torch.from_numpy(np.concatenate([none, *places])),
         token_id=torch.from_numpy(np.concatenate([none, *token_ids])),
@@ -164,7 +164,7 @@ def answer_tokens(examples: Sequence[TrainExample], begins: Int[np.ndarray, " e"
 
 def chunks_of(examples: Sequence[TrainExample], begins: Int[np.ndarray, " e"]) -> Chunks | None:
     """The chunks of those examples that have one, padded to the longest."""
-    found = [(e.action, e.num_prompt, begin) for e, begin in zip(examples, begins, strict=True) if e.action is not None]
+    found = [(e.action, e.num_seen, begin) for e, begin in zip(examples, begins, strict=True) if e.action is not None]
     if not found:
         return None
     targets: list[ActionTarget] = [target for target, _, _ in found]

@@ -2,14 +2,20 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from molmoact2.data.augmentation import Augmentation
 from molmoact2.data.errors import require
+from molmoact2.tokens.prompt import QUESTIONS, Style
 from molmoact2.training.trainable import TrainableConfig
 
 ALL_PARTS, AUGMENTATION = TrainableConfig(), Augmentation()
+
+
+def only_acting() -> dict[Style, float]:
+    """The styles of a policy that does not think."""
+    return {"robot_action": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +89,11 @@ class StageConfig:
     """Stream -> its examples in the batch of a step, over all ranks and passes together."""
     optimizer: OptimizerConfig
     losses: LossWeights = PLAIN_LOSSES
+    styles: Mapping[Style, float] = field(default_factory=only_acting)
+    """What robot examples ask for -> share: the action, a depth map, or that and then the action (training.md F.4).
+    Styles with depth need examples that have depth codes."""
+    depth_noise: float = 0.0
+    """Share of a depth map's codes that are read as random ones; what is to be said stays."""
     says_actions: bool = False
     """Whether robot examples are answered in action tokens (discrete pre-training, co-training)."""
     flow_samples: int = 4
@@ -103,6 +114,11 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         where = f"Stage {self.name!r}"
+        require(
+            set(self.styles) <= set(QUESTIONS) and min(self.styles.values(), default=0) > 0,
+            f"{where}: styles must be shares above 0 of {', '.join(QUESTIONS)}, got {dict(self.styles)}.",
+        )
+        require(0 <= self.depth_noise <= 1, f"{where}: depth_noise must be 0 to 1, got {self.depth_noise}.")
         require(
             self.num_steps >= 1 and self.flow_samples >= 0 and self.state_jitter_bins >= 0,
             f"{where}: num_steps must be at least 1, flow_samples and state_jitter_bins at least 0.",

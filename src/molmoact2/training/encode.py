@@ -1,12 +1,14 @@
 """From a raw example to what the network and the losses read; training encodes with the policy's own processor.
 
-    prompt … <action_output> | <action_start> … <action_end> <|im_end|>          the answer, where one is spoken
-                           ^ the expert sees the tokens up to here
+    prompt … <action_output> | <depth_start> … <depth_end> | <action_start> … <action_end> <|im_end|>
+                               the depth map, if any         the spoken action, if any
+    what the expert sees ----------------------------------^
 
 Everything random about an example (augmentation, noise, flow times) comes from its number, so that the loss is the same
 on one rank and on many.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +19,11 @@ from molmoact2.model.config import ModelConfig
 from molmoact2.processing.encoded import Encoded
 from molmoact2.processing.processor import Processor
 from molmoact2.tokens import ActionTokenizer
+from molmoact2.tokens.prompt import Style
 from molmoact2.training.config import StageConfig
 from molmoact2.training.examples import Example, PlacedExample, Places, QuestionExample, RobotExample
+
+NO_TOKENS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +58,15 @@ class TrainExample:
     """One example, encoded."""
 
     encoded: Encoded
-    """Prompt and answer."""
+    """Prompt and answer, as they are read."""
     num_prompt: int
-    """Tokens before the answer: what the expert may look at."""
+    """Tokens before the answer."""
+    num_seen: int
+    """Tokens that the expert may look at: the prompt, and the depth map where there is one."""
+    answer: Int[np.ndarray, " n"]
+    """The answer as it is to be said; it is read with noise in the depth map, if there is any."""
     label_weight: Float32[np.ndarray, " n"]
-    """Weight of each of the n answer tokens in the language loss."""
+    """Weight of each answer token in the language loss."""
     action: ActionTarget | None
     pointing: PointingTarget | None
     origin: str
@@ -93,6 +102,8 @@ class ExampleEncoder:
         return TrainExample(
             encoded=followed_by(prompt, answer),
             num_prompt=len(prompt.token_ids),
+            num_seen=len(prompt.token_ids),
+            answer=answer,
             label_weight=example.weight * answer_weights(len(answer)),
             action=None,
             pointing=None,
@@ -107,20 +118,28 @@ class ExampleEncoder:
         state = stats.state_scaling.normalize(example.state)
         if stage.state_jitter_bins and words.state is not None:
             state = state + rng.uniform(-1, 1, state.shape) * stage.state_jitter_bins * 2 / (words.state.count - 1)
+        style = draw_style(stage.styles, rng)
         prompt = self.processor.encode_prompt(
             images=stage.augmentation(example.images, rng),
             instruction=example.instruction,
             normalized_state=state,
             embodiment=example.tag,
+            style=style,
         )
-        normalized = stats.action_scaling.normalize(example.actions)
-        is_spoken = stage.says_actions and bool(example.is_valid.all())
-        answer = self.spoken(normalized) if is_spoken else np.empty(0, np.int64)
+        normalized, acts = stats.action_scaling.normalize(example.actions), "action" in style
+        depth = self.depth(example) if "depth" in style else NO_TOKENS
+        is_spoken = acts and stage.says_actions and bool(example.is_valid.all())
+        said = np.concatenate((depth, self.spoken(normalized) if is_spoken else NO_TOKENS))
+        answer = np.append(said, words.end_of_turn) if said.size else said
+        read = answer.copy()
+        read[1 : max(1, len(depth) - 1)] = self.noisy(depth[1:-1], stage.depth_noise, rng)
         return TrainExample(
-            encoded=followed_by(prompt, answer),
+            encoded=followed_by(prompt, read),
             num_prompt=len(prompt.token_ids),
+            num_seen=len(prompt.token_ids) + len(depth),
+            answer=answer,
             label_weight=answer_weights(len(answer)),
-            action=self.target(normalized, example, stage, rng),
+            action=self.target(normalized, example, stage, rng) if acts else None,
             pointing=self.pointing(example, prompt),
             origin=example.origin,
         )
@@ -130,8 +149,24 @@ class ExampleEncoder:
         words = self.processor.vocabulary
         if self.action_tokenizer is None or words.action is None:
             raise ValueError("To learn to say actions, a network needs action tokens and an action tokenizer.")
-        codes = self.action_tokenizer.encode(normalized[None])[0]
-        return np.append(words.action.span(codes), words.end_of_turn)
+        return words.action.span(self.action_tokenizer.encode(normalized[None])[0])
+
+    def depth(self, example: RobotExample) -> Int[np.ndarray, " n"]:
+        """A depth map as a policy says it."""
+        family = self.processor.vocabulary.depth
+        if family is None or example.depth_codes is None:
+            raise ValueError(
+                f"{example.origin}: to say depth maps, a network needs depth tokens and an example depth codes."
+            )
+        return family.span(example.depth_codes)
+
+    def noisy(self, codes: Int[np.ndarray, " n"], rate: float, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+        """Token ids of depth codes, some of them replaced by others at random (training.md F.4)."""
+        family = self.processor.vocabulary.depth
+        if family is None or not rate:
+            return codes
+        other = family.first + rng.integers(family.count, size=len(codes))
+        return np.where(rng.random(len(codes)) < rate, other, codes)
 
     def target(
         self, normalized: Float[np.ndarray, "h a"], example: RobotExample, stage: StageConfig, rng: np.random.Generator
@@ -168,6 +203,12 @@ class ExampleEncoder:
             cell=np.where(is_seen, cell, -1).astype(np.int64),
             places=example.places,
         )
+
+
+def draw_style(styles: Mapping[Style, float], rng: np.random.Generator) -> Style:
+    """One of the styles, by their shares; where there is one only, nothing is drawn."""
+    names, shares = list(styles), np.array(list(styles.values()))
+    return names[0] if len(names) == 1 else names[rng.choice(len(names), p=shares / shares.sum())]
 
 
 def followed_by(prompt: Encoded, answer: Int[np.ndarray, " n"]) -> Encoded:

@@ -1,0 +1,78 @@
+"""Depth maps in training: what is said, what is read with noise, and what the expert sees of it."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_run import SmoothMotions, scene_pool, scene_stream, small_stage, small_start
+
+from molmoact2.training.batch import make_batch
+from molmoact2.training.encode import ExampleEncoder, draw_style
+
+CODES = np.arange(16) % 8
+MOTIONS = SmoothMotions(scene_stream(scene_pool(3)))
+
+
+@pytest.fixture(scope="module")
+def encoder() -> ExampleEncoder:
+    start = small_start(num_depth_tokens=8, num_depth_codes=16, enable_depth_reasoning=True)
+    return ExampleEncoder(
+        processor=start.processor, action_tokenizer=start.action_tokenizer, config=start.model.config, seed=0
+    )
+
+
+def encoded(encoder: ExampleEncoder, **changes):
+    example = replace(MOTIONS.example(1), depth_codes=CODES)
+    return encoder(example, small_stage(**changes), (0, 1))
+
+
+def test_depth_and_action_are_said_in_this_order_and_the_expert_sees_the_depth(encoder):
+    one, words = encoded(encoder, styles={"robot_depth_action": 1.0}), encoder.processor.vocabulary
+    assert one.answer[: len(CODES) + 2].tolist() == words.depth.span(CODES).tolist()
+    assert one.answer[len(CODES) + 2] == words.action.start
+    assert one.answer[-1] == words.end_of_turn
+    assert one.num_seen == one.num_prompt + len(CODES) + 2
+    prompt = one.encoded.token_ids[: one.num_prompt]
+    assert prompt[-2:].tolist() == [words.depth.output, words.action.output]
+    chunks = make_batch([[one]], small_stage()).chunks
+    assert chunks is not None
+    assert int(chunks.is_prompt.sum()) == one.num_seen
+
+
+def test_depth_alone_has_nothing_to_flow(encoder):
+    one = encoded(encoder, styles={"robot_depth": 1.0})
+    assert one.action is None
+    assert len(one.answer) == len(CODES) + 3
+
+
+def test_noise_changes_what_is_read_and_not_what_is_to_be_said(encoder):
+    plain = encoded(encoder, styles={"robot_depth_action": 1.0})
+    noisy = encoded(encoder, styles={"robot_depth_action": 1.0}, depth_noise=1.0)
+    assert noisy.answer.tolist() == plain.answer.tolist()
+    read, said = noisy.encoded.token_ids[noisy.num_prompt :], noisy.answer
+    depth = encoder.processor.vocabulary.depth
+    inside = slice(1, len(CODES) + 1)
+    assert (read[inside] != said[inside]).any()
+    assert ((read[inside] >= depth.first) & (read[inside] < depth.first + depth.count)).all()
+    assert read[0] == said[0]
+    assert read[len(CODES) + 1 :].tolist() == said[len(CODES) + 1 :].tolist()
+    tokens = make_batch([[noisy]], small_stage()).answers.token_id
+    assert tokens.tolist() == said.tolist()
+
+
+def test_styles_come_in_their_shares():
+    rng = np.random.default_rng(0)
+    drawn = Counter(draw_style({"robot_action": 3.0, "robot_depth_action": 1.0}, rng) for _ in range(2_000))
+    assert drawn["robot_depth_action"] / 2_000 == pytest.approx(0.25, abs=0.03)
+
+
+def test_thinking_without_depth_codes_is_refused(encoder):
+    with pytest.raises(ValueError, match="motion 1: to say depth maps"):
+        encoder(MOTIONS.example(1), small_stage(styles={"robot_depth": 1.0}), (0, 1))
+
+
+@pytest.mark.parametrize("styles", [{}, {"robot_depth": 0.0}, {"robot_action": 1.0, "robot_depth": -1.0}])
+def test_styles_that_are_none_are_refused(styles):
+    with pytest.raises(ValueError, match="styles must be shares"):
+        small_stage(styles=styles)
