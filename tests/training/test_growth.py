@@ -17,11 +17,15 @@ from molmoact2.inference import MolmoAct2Policy, save_policy
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.processing import Processor
 from molmoact2.testing import TINY, fake_observation, made_up_statistics, random_model, tiny_checkpoint, vary
+from molmoact2.tokens.action_fit import fit_action_tokenizer
 from molmoact2.tokens.vocabulary import ids_by_field
+from molmoact2.training.config import OptimizerConfig, StageConfig, TrainConfig
+from molmoact2.training.examples import RobotExample
 from molmoact2.training.fresh import IMAGE_TOKENS, make_processor, train_tokenizer
 from molmoact2.training.growth import PAD_MULTIPLE, grow, grow_vocabulary, robot_tokens
 from molmoact2.training.start import Start
-from molmoact2.training.trainable import ROBOT_TOKEN, added_rows
+from molmoact2.training.trainable import PRESETS, ROBOT_TOKEN, added_rows
+from molmoact2.training.trainer import TrainData, Trainer
 
 COUNTS = {"num_state": 256, "num_action": 2048, "num_depth": 128}
 QUESTION = "where is the cube in image 1?"
@@ -232,6 +236,51 @@ def test_growing_twice_is_growing_once():
     twice = once.with_robot_tokens(seed=1)
     assert twice.model is once.model
     assert twice.processor is once.processor
+
+
+class Waves:
+    """A robot that sees noise and waves."""
+
+    def example(self, number: int) -> RobotExample:
+        rng = np.random.default_rng(number)
+        phase = rng.uniform(0, 3, 6) + np.linspace(0, 2, SO101_TABLETOP.action_horizon)[:, None]
+        return RobotExample(
+            images=tuple(rng.integers(0, 256, (30, 40, 3), np.uint8) for _ in SO101_TABLETOP.cameras),
+            state=np.zeros(6, np.float32),
+            instruction="wave",
+            actions=np.sin(phase).astype(np.float32),
+            is_valid=np.ones(SO101_TABLETOP.action_horizon, bool),
+            tag=SO101_TABLETOP.tag,
+            origin=f"wave {number}",
+        )
+
+
+def test_a_grown_network_learns_to_say_actions(tmp_path: Path):
+    """One step of pre-training with the added rows alone: they change, base rows do not, and the export acts."""
+    waves = Waves()
+    chunks = np.stack([waves.example(number).actions for number in range(40)])
+    grown = molmo2_er().with_robot_tokens(num_action=512, seed=0)
+    grown = grown.with_robots({SO101_TABLETOP.tag: made_up_statistics(SO101_TABLETOP)})
+    grown = grown.with_config(replace(grown.model.config, action_mode="discrete"), seed=0)
+    tokenizer = fit_action_tokenizer([chunks], vocab_size=512, longest_horizon=SO101_TABLETOP.action_horizon)
+    stage = StageConfig(
+        name="pretrain", num_steps=1, examples_per_step={"robot": 2}, says_actions=True, flow_samples=0,
+        optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=1, ema_decay=0.0),
+    )  # fmt: skip
+    config = TrainConfig(
+        stages=(stage,), trainable=PRESETS["post-training"], dtype="float32", num_workers=0, num_held_out=1
+    )
+    before = {name: grown.model.get_parameter(name).clone() for name in ("text.embedding", "lm_head.weight")}
+    trainer = Trainer(replace(grown, action_tokenizer=tokenizer), TrainData(streams={"robot": waves}), config, tmp_path)
+    trainer.run()
+    trainer.export(tmp_path / "checkpoint")
+    policy = load_policy(tmp_path / "checkpoint")
+    assert policy.modes == ("discrete",)
+    rows = added_rows(policy.processor.vocabulary, len(before["text.embedding"]))
+    after = policy.model.text.embedding
+    assert torch.equal(after[~rows], before["text.embedding"][~rows])
+    assert not torch.equal(after[rows], before["text.embedding"][rows])
+    assert not torch.equal(policy.model.lm_head.weight, before["lm_head.weight"])
 
 
 def test_families_may_be_left_out():
