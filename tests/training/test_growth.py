@@ -231,6 +231,25 @@ def test_a_small_family_grows(tmp_path: Path):
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
 
 
+def test_single_views(tmp_path: Path):
+    """Robots are shown one view per image; that is saved, and only that is changed."""
+    crops = molmo2_er()
+    start = crops.with_single_views()
+    image = np.zeros((60, 90, 3), np.uint8)
+    words = start.processor.vocabulary.image
+    for processor, is_one in ((crops.processor, False), (start.processor, True)):
+        ids = processor.encode_question(QUESTION, [image]).token_ids
+        assert ((ids == words.patch).sum() == 4) == is_one
+    begin, end = (int(np.flatnonzero(ids == token)[0]) for token in (words.start, words.end))
+    assert ids[begin + 1 : end].tolist() == [words.patch] * 4
+    save_policy(MolmoAct2Policy(model=start.model, processor=start.processor), tmp_path / "single")
+    assert load_policy(tmp_path / "single").processor.images == start.processor.images
+    changed = {name for name, content in start.processor.files.items() if content != crops.processor.files[name]}
+    assert changed <= {"preprocessor_config.json", "processor_config.json"}
+    assert start.with_single_views().processor.images == start.processor.images
+    assert start.model is crops.model
+
+
 def test_growing_twice_is_growing_once():
     once = molmo2_er().with_robot_tokens(seed=0)
     twice = once.with_robot_tokens(seed=1)

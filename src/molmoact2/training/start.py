@@ -1,10 +1,11 @@
 """Where a run starts: a checkpoint, changed into what the run is to make of it.
 
-Molmo2-ER      + robot tokens                      -> to be pre-trained: it learns to say actions
+Molmo2-ER      + robot tokens, single views        -> to be pre-trained: it learns to say actions
 MolmoAct2-Pretrain   + action expert               -> to be post-trained: it learns to flow as well
 MolmoAct2      + statistics of a new robot         -> to be fine-tuned
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,9 @@ from molmoact2.model.config import ExpertConfig, ModelConfig, config_as_json
 from molmoact2.model.initialize import initialize
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.processing.processor import Processor
+from molmoact2.processing.settings import IMAGE_FILE, LAYOUT_FILE, read_image_settings
 from molmoact2.tokens import ActionTokenizer
+from molmoact2.tokens.reading import parse_json
 from molmoact2.training.growth import grow
 
 
@@ -78,6 +81,20 @@ class Start:
         counts = {"num_state": num_state, "num_action": num_action, "num_depth": num_depth}
         model, processor = grow(self.model, self.processor, counts, seed=seed)
         return replace(self, model=model, processor=processor)
+
+    def with_single_views(self) -> "Start":
+        """The same network, shown each image as one resized view without column tokens, as all robot policies are.
+
+        Molmo2-ER may be shown overlapping crops as well, which are many more tokens (training.md B.3, paper section 4).
+        """
+        files = dict(self.processor.files)
+        image, layout = (parse_json(files[name], name) for name in (IMAGE_FILE, LAYOUT_FILE))
+        image |= {"crop_mode": "resize"}
+        layout |= {"use_single_crop_col_tokens": False}
+        files |= {
+            name: json.dumps(said, indent=1).encode() for name, said in ((IMAGE_FILE, image), (LAYOUT_FILE, layout))
+        }
+        return replace(self, processor=replace(self.processor, files=files, images=read_image_settings(image, layout)))
 
     def with_action_expert(self, expert: ExpertConfig, *, seed: int, **changes: Any) -> "Start":
         """The same network with a new action expert; `changes` are further fields of its config."""
