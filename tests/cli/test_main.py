@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -104,11 +103,10 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out.startswith("molmoact2 0.")
 
 
-def test_help_is_instant():
-    script = "from molmoact2.cli.main import main; main([])"
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
-    assert time.perf_counter() - start < 1.0, "0.1 s on an idle machine; something heavy is imported"
+def test_help_imports_nothing_heavy():
+    script = "import sys; from molmoact2.cli.main import main; main([]); print(*sys.modules, sep='\\n')"
+    result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert not {"torch", "numpy", "tyro", "rich", "pyarrow", "av"} & set(result.stdout.splitlines())
 
 
 @pytest.fixture
