@@ -85,7 +85,7 @@ class PlainNetwork:
     # Text (architecture 4)
 
     def read(self, token_ids: Sequence[int], is_image: Sequence[bool], image_features: Tensor) -> tuple[Tensor, Layers]:
-        """Hidden states after the final norm, and keys and values of every layer."""
+        """Hidden states after the final norm, and what the expert reads of every layer: keys and values, usually."""
         config = self.config["text_config"]
         table = torch.cat([self.tensors[f"model.transformer.wte.{name}"] for name in ("embedding", "new_embedding")])
         x, features, layers = table[list(token_ids)], iter(image_features), []
@@ -99,7 +99,10 @@ class PlainNetwork:
             block = f"model.transformer.blocks.{layer}"
             x, keys, values = self.text_block(block, x, seen)
             layers.append((keys, values))
-        return self.rms_norm("model.transformer.ln_f", x), layers
+        hidden = self.rms_norm("model.transformer.ln_f", x)
+        if self.config["action_expert_config"]["conditioning"] == "last_hidden":
+            layers = [(hidden[:, None], hidden[:, None])] * len(layers)
+        return hidden, layers
 
     def text_block(self, block: str, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         config = self.config["text_config"]
@@ -171,15 +174,23 @@ class PlainNetwork:
         is_depth = torch.tensor([self.is_depth(token_id) for token_id in token_ids])
         for (key, value), gate in zip(layers, self.depth_gates(layers, token_ids), strict=True):
             factor = torch.where(is_depth, gate, 1.0)[:, None]
-            projected = [
-                self.linear(f"model.action_expert.context_{letter}_proj", tokens.flatten(1) * factor)[visible]
+            keys, values = (
+                self.projected(f"model.action_expert.context_{letter}_proj", (tokens * factor[:, None])[visible])
                 for letter, tokens in (("k", key), ("v", value))
-            ]
-            if config["context_layer_norm"]:
-                projected = [rms(tokens, 1e-6) for tokens in projected]
-            keys, values = (split(tokens, config["hidden_size"] // config["num_heads"]) for tokens in projected)
+            )
             context.append((rms(keys, config["qk_norm_eps"]) if config["qk_norm"] else keys, values))
         return context
+
+    def projected(self, name: str, tokens: Tensor) -> Tensor:
+        """Heads [s, m, d] of the decoder as heads [s, n, e] of the expert."""
+        config = self.config["action_expert_config"]
+        width, norm = config["hidden_size"] // config["num_heads"], config["context_layer_norm"]
+        if config["conditioning"] != "head_kv":
+            together = self.linear(name, tokens.flatten(1))
+            return split(rms(together, 1e-6) if norm else together, width)
+        weight = self.tensors[f"{name}.weight"]
+        heads = [tokens[:, n] @ weight[n * width : (n + 1) * width].T for n in range(tokens.shape[1])]
+        return torch.stack([rms(head, 1e-6) if norm else head for head in heads], dim=1)
 
     def velocity(self, x_t: Tensor, t: float, context: Layers, valid_steps: Sequence[bool] | None = None) -> Tensor:
         config, expert = self.config["action_expert_config"], "model.action_expert"
