@@ -106,7 +106,7 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]):
 def test_help_imports_nothing_heavy():
     script = "import sys; from molmoact2.cli.main import main; main([]); print(*sys.modules, sep='\\n')"
     result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert not {"torch", "numpy", "tyro", "rich", "pyarrow", "av"} & set(result.stdout.splitlines())
+    assert not {"torch", "tyro", "rich", "pyarrow", "av", "matplotlib"} & set(result.stdout.splitlines())
 
 
 @pytest.fixture
