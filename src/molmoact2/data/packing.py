@@ -3,8 +3,8 @@
     capacity 10, lengths 6 5 4 3 2      ->      6 4 | 5 3 2
 
 First-fit decreasing: the longest example first, each into the first row that has room. It needs at most 11/9 of the
-best possible number of rows, and no state from one step to the next (the reference keeps a buffer of 48 examples, which
-has to be saved to resume; training.md E.9).
+fewest possible rows and 6/9 of a row more, and no state from one step to the next (the reference keeps a buffer of 48
+examples, which has to be saved to resume; training.md E.9).
 """
 
 from collections.abc import Sequence
