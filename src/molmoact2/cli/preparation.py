@@ -1,7 +1,7 @@
 """What a training command starts from and learns from: simulated data for nano, given data for everything else."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from molmoact2.training.examples import Stream
 from molmoact2.training.nano import IMAGE_SIZE, nano_config, new_nano, pretraining_config
 from molmoact2.training.placed import PlacedStream, SceneStream
 from molmoact2.training.pointing import HEADS_FILE, PointingHeads
+from molmoact2.training.questions import QuestionStream
 from molmoact2.training.recipes import HELD_OUT_SEED, SCENE_SEED, Recipe, Simulation
 from molmoact2.training.robots import RobotData, entries_of, fitted_tokenizer, open_robots
 from molmoact2.training.scene_questions import SceneQuestions
@@ -183,7 +184,7 @@ def prepare_given(
     mixture: Mixture | None,
     *,
     start: Start,
-    questions: Stream | None,
+    questions: QuestionStream | None,
     cache_dir: Path | None,
     held_out_share: float = 0.0,
     keep_statistics: bool = False,
@@ -197,6 +198,10 @@ def prepare_given(
         ValueError: the network has no room for a robot, or no action tokenizer to learn to say actions with.
     """
     train, robots = recipe.train, None
+    says_actions = any(stage.says_actions for stage in train.stages)
+    if says_actions and start.processor.vocabulary.action is None:
+        start = start.with_robot_tokens(seed=train.seed).with_single_views()
+        start = start.with_config(replace(start.model.config, action_mode=recipe.action_mode), seed=train.seed)
     streams: dict[str, Stream] = {} if questions is None else {"questions": questions}
     held_out: dict[str, Stream] = {}
     if mixture is not None:
@@ -213,17 +218,24 @@ def prepare_given(
         streams["robot"] = robots.train
         held_out |= {} if robots.held_out is None else {"held_out": robots.held_out}
     if any(stage.flow_samples for stage in train.stages) and start.model.action_expert is None:
-        expert = released_config().action_expert_config
-        assert expert is not None
-        num_layers = start.model.config.text_config.num_hidden_layers
-        expert = replace(expert, num_layers=num_layers, **recipe.expert)
-        start = start.with_action_expert(expert, seed=train.seed, action_mode=recipe.action_mode)
-    if any(stage.says_actions for stage in train.stages) and start.action_tokenizer is None:
+        released, config = released_config(), start.model.config
+        assert released.action_expert_config is not None
+        layers = config.text_config.num_hidden_layers
+        start = start.with_action_expert(
+            replace(released.action_expert_config, num_layers=layers, **recipe.expert),
+            seed=train.seed,
+            action_mode=recipe.action_mode,
+            max_action_dim=max(config.max_action_dim, released.max_action_dim),
+            max_action_horizon=max(config.max_action_horizon, released.max_action_horizon),
+        )
+    if says_actions and start.action_tokenizer is None:
         raise ValueError(
             "This recipe teaches to say actions, and the checkpoint has no action tokenizer. Name one with "
             "--action-tokenizer, for instance of your own: molmoact2 tokenizer fit."
         )
-    fingerprints = {} if robots is None else robots.fingerprints
+    fingerprints = ({} if robots is None else robots.fingerprints) | (
+        {} if questions is None else dict(questions.fingerprints)
+    )
     return Prepared(start=start, data=TrainData(streams=streams, held_out=held_out, fingerprints=fingerprints)), robots
 
 
@@ -235,10 +247,3 @@ def config_of(recipe: Recipe, start: str | None) -> ModelConfig:
     released, flows = released_config(), any(stage.flow_samples for stage in recipe.train.stages)
     plain = replace(released, add_action_expert=False, action_expert_config=None, action_mode="discrete")
     return {True: nano, False: released if flows else plain}[recipe.simulation is not None]
-
-
-def open_questions(files: Sequence[Path], *, seed: int) -> Stream:
-    """Question data of a user."""
-    from molmoact2.training.questions import open_question_files
-
-    return open_question_files(files, seed=seed)

@@ -37,7 +37,7 @@ class Train:
     mixture: str | None = None
     """Robot data: name of a mixture or a TOML file; the recipe's own by default."""
     questions: tuple[Path, ...] = ()
-    """Question data (JSON lines) for recipes that learn from words."""
+    """Question data for recipes that learn from words: JSON lines, folders of them, or one mixture (TOML)."""
     action_tokenizer: str | None = None
     """Folder or hub id of the action tokenizer, for recipes that say actions; the checkpoint's own by default."""
     simulation: Path | None = None
@@ -108,9 +108,10 @@ class Train:
 
     def _prepare(self, recipe: "Recipe", output: Path) -> "Prepared":
         """What the run starts from and learns from."""
-        from molmoact2.cli.preparation import open_questions, prepare_given, prepare_nano
+        from molmoact2.cli.preparation import prepare_given, prepare_nano
         from molmoact2.data.mixture import read_mixture
         from molmoact2.inference import load_policy
+        from molmoact2.training.questions import open_question_files
         from molmoact2.training.start import Start
 
         if recipe.simulation is not None:
@@ -130,7 +131,7 @@ class Train:
             recipe,
             read_mixture(mixture) if mixture else None,
             start=start,
-            questions=open_questions(self.questions, seed=self.seed) if self.questions else None,
+            questions=open_question_files(self.questions, seed=self.seed) if self.questions else None,
             cache_dir=output / "cache" if self.cache else None,
         )
         return prepared
