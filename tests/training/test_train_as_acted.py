@@ -109,6 +109,33 @@ def test_what_a_policy_does_is_where_the_trained_velocity_leads(start: Start, mo
     np.testing.assert_allclose(chunk.actions, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_the_expert_sees_the_depth_map_that_was_said(monkeypatch: pytest.MonkeyPatch):
+    """Prompt, depth map, spoken action in one row, against the prompt with a cache and the depth map said after it."""
+    start = small_start(
+        num_depth_tokens=8, num_depth_codes=16, enable_depth_reasoning=True, action_expert_depth_gate=True
+    )
+    stage, encoder = replace(STAGE, styles={"robot_depth_action": 1.0}), small_encoder(start)
+    example, words = small_data().streams["robot"].example(1), start.processor.vocabulary
+    assert isinstance(example, RobotExample)
+    thought = encoder(replace(example, depth_codes=np.arange(16) % 8), stage, (1,))
+    other = encoded(encoder, STAGE, ("words", 0))[0]
+    batch = make_batch([[other, thought, other]], stage)
+    found = trained_velocity(start, batch, monkeypatch)
+    assert words.depth is not None
+    assert thought.action is not None
+    with torch.inference_mode():
+        prompt, grid = start.processor.encode(observation(1), think=True).inputs, start.processor.images.grid
+        speech = Speech.begin(start.model, prompt, start.model.image_features(prompt, grid), room=99)
+        speech.say(words.depth.span(np.arange(16) % 8).tolist())
+        context = start.model.expert_context(*speech.context())
+        chunks = batch.chunks
+        assert chunks is not None
+        x_t, _ = flow.interpolate(chunks.noise, chunks.actions[:, None].expand_as(chunks.noise), chunks.t)
+        assert start.model.action_expert is not None
+        expected = start.model.action_expert.velocity(x_t, start.model.modulation(chunks.t), context)
+    torch.testing.assert_close(found[..., :JOINTS], expected[..., :JOINTS], **CLOSE)
+
+
 @pytest.mark.parametrize("rows", ["alone", "packed"])
 def test_words_are_as_likely_in_training_as_when_they_are_spoken(rows: str):
     """Prompt and answer at once, against the prompt with a cache and the answer one token at a time."""
