@@ -18,19 +18,19 @@ PANELS: tuple[dict[str, Any], ...] = (
     {
         "title": "Pointing error on unseen scenes",
         "names": {"scenes_error_m": "the thing named", "renamed_error_m": "another one named"},
-        "factor": 100,
+        "factor": 100.0,
         "unit": "cm",
     },
     {
         "title": "Losses",
         "names": {"flow": "flow", "language": "language"},
-        "factor": 1,
+        "factor": 1.0,
         "unit": "",
     },
     {
         "title": "Losses on what is held out",
         "names": {"held_out_flow": "flow", "held_out_language": "language", "questions_language": "words"},
-        "factor": 1,
+        "factor": 1.0,
         "unit": "",
     },
 )
