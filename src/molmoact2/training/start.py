@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from molmoact2.data.errors import require
 from molmoact2.inference.policy import MolmoAct2Policy
 from molmoact2.model.config import ExpertConfig, ModelConfig, config_as_json
 from molmoact2.model.initialize import initialize
@@ -97,7 +98,12 @@ class Start:
         return replace(self, processor=replace(self.processor, files=files, images=read_image_settings(image, layout)))
 
     def with_action_expert(self, expert: ExpertConfig, *, seed: int, **changes: Any) -> "Start":
-        """The same network with a new action expert; `changes` are further fields of its config."""
+        """The same network with a new action expert; `changes` are further fields of its config.
+
+        Raises:
+            ValueError: it has an action expert already.
+        """
+        require(self.model.action_expert is None, "This checkpoint has an action expert. Train that, or leave it out.")
         config = replace(self.model.config, add_action_expert=True, action_expert_config=expert, **changes)
         return self.with_config(config, seed=seed)
 
@@ -106,11 +112,14 @@ def grown(model: MolmoAct2, config: ModelConfig, *, seed: int) -> MolmoAct2:
     """A float32 network of `config` with the parameters of `model` that it has in the same shape.
 
     Raises:
-        ValueError: a parameter of `model` has another shape in the new network, so that what it learned would be lost.
+        ValueError: the new network lacks a parameter of `model`, or has it in another shape, so that what it learned
+            would be lost.
     """
     fresh = MolmoAct2(config)
     initialize(fresh, torch.Generator().manual_seed(seed))
     old = dict(model.named_parameters())
+    lost = sorted(old.keys() - dict(fresh.named_parameters()).keys())
+    require(not lost, f"The network that is to continue the checkpoint has no {', '.join(lost[:3])}. Keep its parts.")
     with torch.no_grad():
         for name, parameter in fresh.named_parameters():
             known = old.get(name, parameter)
