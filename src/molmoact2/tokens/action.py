@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from tokenizers import Tokenizer
 
+from molmoact2.tokens.action_folded import FoldedBpe, encode_texts
 from molmoact2.tokens.action_levels import LAYOUTS, chunks_of, levels_in, levels_of, rows_of
 from molmoact2.tokens.action_table import REPLACEMENT, TokenTable
 from molmoact2.tokens.reading import parse_json, read_field, read_optional, require
@@ -95,6 +96,11 @@ class ActionTokenizer:
         return TokenTable.read(self.bpe, parse_json(self.files["tokenizer.json"], "tokenizer.json"))
 
     @cached_property
+    def folded(self) -> FoldedBpe:
+        """The BPE for texts with folded zeros, which is faster."""
+        return FoldedBpe.of(self.bpe, -self.min_token)
+
+    @cached_property
     def is_writable(self) -> Bool[np.ndarray, " c"]:
         """For the characters 0, 1, …: whether the BPE gives them back. None beyond them can be written."""
         alone = [chr(character) for character in range(self.table.size)]
@@ -136,11 +142,12 @@ class ActionTokenizer:
         return [ids for start in range(0, len(chunks), step) for ids in self._encode(chunks[start : start + step])]
 
     def _encode(self, chunks: Float[np.ndarray, "b h a"]) -> list[Int[np.ndarray, " n"]]:
-        characters = rows_of(self.levels(chunks), self.layout) - self.min_token
-        whole = characters.astype("<u4").tobytes().decode("utf-32-le")
-        width = characters.shape[1]
-        texts = [whole[start : start + width] for start in range(0, len(whole), max(1, width))]
-        return [np.array(encoding.ids, np.int64) for encoding in self.bpe.encode_batch_fast(texts)]
+        rows = rows_of(self.levels(chunks), self.layout) - self.min_token
+        can_fold = self.folded.can_fold(rows)
+        whole = rows[~can_fold]
+        shorter = iter(self.folded.encode(rows[can_fold]))
+        others = iter(encode_texts(self.bpe, whole.ravel(), np.full(len(whole), rows.shape[1])))
+        return [next(shorter if foldable else others) for foldable in can_fold]
 
     def decode(
         self, token_ids: Sequence[Int[np.ndarray, " n"]], *, horizon: int, action_dim: int
