@@ -1,7 +1,9 @@
 """The paper's stages in small, on two CPU cores: what each of them, and each choice in them, is worth (docs/stages.md).
 
     python studies/stages.py run         # every training and every measurement that is not done yet, in order
+    python studies/stages.py run k1 k8   # those of some runs; two such commands may work side by side
     python studies/stages.py table       # what was measured, as Markdown
+    python studies/stages.py draw        # the same as a picture, docs/images/stages.png
 
 A run is a recipe: what differs from a named one, and the run that it starts from. Recordings and scenes are those of
 `molmoact2 train nano-so101`; the real data are BridgeData (made with `molmoact2 data convert`) and Unitree G1.
@@ -10,7 +12,7 @@ A run is a recipe: what differs from a named one, and the run that it starts fro
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from molmoact2.evaluation.statistics import wilson_interval
 OUTPUT, SIMULATION = Path("runs/stages"), Path("runs/nano-so101")
 BRIDGE, G1 = "runs/stages/bridge", "../shared/data/g1_bottle"
 TASKS = ("pick", "plate", "push")
+PICTURE = Path("docs/images/stages.png")
 EPISODES = 100
 """Per task."""
 
@@ -112,28 +115,58 @@ def successes(episodes: Path) -> Mapping[str, tuple[int, int]]:
     return {task: (sum(won), len(won)) for task, won in of_task.items()}
 
 
-def table() -> str:
-    """Successes of all runs and modes, with 95 % Wilson intervals, as Markdown."""
-    lines = ["| run | from | mode | " + " | ".join(TASKS) + " | all |", "|---|---|---|" + "---|" * (len(TASKS) + 1)]
+def measured() -> Iterator[tuple[str, str, Mapping[str, tuple[int, int]]]]:
+    """(run, mode, successes) of all measurements that are there."""
     for name, this in RUNS.items():
         for mode in (mode for mode in this.modes if (OUTPUT / name / mode / "episodes.jsonl").exists()):
-            measured = successes(OUTPUT / name / mode / "episodes.jsonl")
-            won, tried = (sum(column) for column in zip(*measured.values(), strict=True))
-            low, high = wilson_interval(won, tried)
-            cells = " | ".join(f"{w} / {n}" for w, n in measured.values())
-            share = f"{100 * won / tried:.0f} % ({100 * low:.0f} - {100 * high:.0f})"
-            lines.append(f"| {name} | {this.start} | {mode} | {cells} | {share} |")
+            yield name, mode, successes(OUTPUT / name / mode / "episodes.jsonl")
+
+
+def overall(of_tasks: Mapping[str, tuple[int, int]]) -> tuple[float, float, float]:
+    """Success over all tasks, and its 95 % Wilson interval, in percent."""
+    won, tried = (sum(column) for column in zip(*of_tasks.values(), strict=True))
+    low, high = wilson_interval(won, tried)
+    return 100 * won / tried, 100 * low, 100 * high
+
+
+def table() -> str:
+    """All measurements as Markdown."""
+    lines = ["| run | from | mode | " + " | ".join(TASKS) + " | all |", "|---|---|---|" + "---|" * (len(TASKS) + 1)]
+    for name, mode, of_tasks in measured():
+        rate, low, high = overall(of_tasks)
+        cells = " | ".join(f"{won} / {tried}" for won, tried in of_tasks.values())
+        lines.append(f"| {name} | {RUNS[name].start} | {mode} | {cells} | {rate:.0f} % ({low:.0f} - {high:.0f}) |")
     return "\n".join(lines)
+
+
+def draw() -> None:
+    """All measurements as a picture."""
+    import matplotlib.pyplot as plt
+
+    rows = [(name, mode, overall(of_tasks)) for name, mode, of_tasks in measured()]
+    figure, axis = plt.subplots(figsize=(8, 0.34 * len(rows) + 1), layout="constrained")
+    for place, (name, mode, (rate, low, high)) in enumerate(reversed(rows)):
+        colour = {"continuous": "C0", "discrete": "C1"}[mode]
+        axis.errorbar(rate, place, xerr=[[rate - low], [high - rate]], fmt="o", color=colour, capsize=3)
+        axis.annotate(
+            f"{name}, {mode}", (0, place), xytext=(-6, 0), textcoords="offset points", ha="right", va="center"
+        )
+    axis.set(xlabel="success over three tasks, % of 300 unseen episodes (95 % intervals)", yticks=[], xlim=(0, 100))
+    axis.grid(axis="x", alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(PICTURE, dpi=130)
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["run"]:
+        case ["run", *names]:
             OUTPUT.mkdir(parents=True, exist_ok=True)
             (OUTPUT / "real.toml").write_text(REAL)
-            for name in RUNS:
+            for name in names or RUNS:
                 run(name)
         case ["table"]:
             print(table())
+        case ["draw"]:
+            draw()
         case _:
             sys.exit(__doc__)
