@@ -1,9 +1,17 @@
 """Every table, one after the other: `make bench`."""
 
-from benchmarks import data_loader, dataset_frames, image_preprocessing, policy_latency, rendering, training
+from benchmarks import (
+    action_tokenizer,
+    data_loader,
+    dataset_frames,
+    image_preprocessing,
+    policy_latency,
+    rendering,
+    training,
+)
 from benchmarks.measuring import Settings, measure
 
-BENCHMARKS = (policy_latency, image_preprocessing, dataset_frames, data_loader, rendering, training)
+BENCHMARKS = (policy_latency, image_preprocessing, dataset_frames, data_loader, rendering, action_tokenizer, training)
 
 
 def every_benchmark(settings: Settings) -> None:
