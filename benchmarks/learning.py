@@ -129,7 +129,7 @@ class Learner:
         """The passes of a step."""
         if way.is_shared:
             return make_batches(self.examples, self.stage)
-        per_pass = None if way.in_one_pass else len(self.examples)
+        per_pass = None if way.in_one_pass else self.stage.rows_per_pass or len(self.examples)
         return make_batches(apart(self.examples), replace(self.stage, rows_per_pass=per_pass))
 
     def step(self, batches: list[TrainBatch], dtype: str = "bfloat16") -> Descended:

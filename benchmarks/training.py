@@ -5,6 +5,9 @@ memory    the same, in processes of their own: the highest resident memory of th
           much of it came with the step, after one step on a question without images had made the optimiser's moments
 packing   several examples in a row, against one example per row, padded to the longest
 loader    examples encoded by the training process or by a worker beside it, against the step that uses them up
+
+Steps take CPU time, which others on the machine do not change much; the loader is about what goes on at the same time,
+and takes the time that passes.
 """
 
 import time
@@ -19,18 +22,27 @@ from benchmarks.learning import Learner, Way, stage
 from benchmarks.measuring import Settings, in_turns, measure, milliseconds, print_table, ratio
 from benchmarks.memory import highest_mark, in_own_process, megabytes
 from molmoact2.training.batch import TrainBatch, make_batches
+from molmoact2.training.config import StageConfig
 from molmoact2.training.loader import StepBatches
 
-NUM_EXAMPLES = {"nano": 32, "medium": 2}
-SAMPLES = stage(robot=1).flow_samples
+STAGES = {"nano": stage(robot=32), "medium": replace(stage(robot=2), rows_per_pass=1)}
+TRY = stage(robot=2)
+SAMPLES = TRY.flow_samples
 SHARED = f"prompt read once for {SAMPLES} samples, bfloat16"
+IN_ONE_PASS = f"prompt read {SAMPLES} times, in one pass"
+IN_PASSES = f"prompt read {SAMPLES} times, in {SAMPLES} passes"
+FLOAT32 = "prompt read once, float32"
+AGAIN = "prompt read once, activations computed again"
 WAYS = {
     SHARED: Way(),
-    f"prompt read {SAMPLES} times, in one pass": Way(is_shared=False),
-    f"prompt read {SAMPLES} times, in {SAMPLES} passes": Way(is_shared=False, in_one_pass=False),
-    "prompt read once, float32": Way(dtype="float32"),
+    IN_ONE_PASS: Way(is_shared=False),
+    IN_PASSES: Way(is_shared=False, in_one_pass=False),
+    FLOAT32: Way(dtype="float32"),
+    AGAIN: Way(checkpoint_activations=True),
 }
-THRIFTY = {"prompt read once, bfloat16, activations computed again": Way(checkpoint_activations=True)}
+TIMED = {"nano": (SHARED, IN_ONE_PASS, IN_PASSES, FLOAT32), "medium": (SHARED, IN_PASSES, FLOAT32)}
+HELD = {"nano": tuple(WAYS), "medium": (SHARED, FLOAT32, AGAIN)}
+"""Medium in one pass would hold more than 16 GB."""
 MIX = {"robot": 20, "short": 12, "long": 4}
 """Examples of each kind in a step that is packed."""
 NUM_STEPS = 8
@@ -47,9 +59,9 @@ def benchmark(settings: Settings) -> None:
         compare_loaders(settings)
 
 
-def num_examples(size: str, settings: Settings) -> int:
-    """Robot examples in a step."""
-    return 2 if settings.smoke else NUM_EXAMPLES[size]
+def stage_of(size: str, settings: Settings) -> StageConfig:
+    """What is learned in a step."""
+    return TRY if settings.smoke else STAGES[size]
 
 
 def few(settings: Settings) -> Settings:
@@ -58,37 +70,42 @@ def few(settings: Settings) -> Settings:
 
 
 def compare_sharing(size: str, settings: Settings) -> None:
-    """Seconds of a step in every way."""
-    learner = Learner(size, stage(robot=num_examples(size, settings)), num_workers=0)
-    calls = {name: partial(learner.step, learner.batches(way), way.dtype) for name, way in WAYS.items()}
-    seconds = in_turns(calls, few(settings) if size == "medium" else settings)
+    """CPU seconds of a step in every way."""
+    learner = Learner(size, stage_of(size, settings), num_workers=0)
+    calls = {name: partial(learner.step, learner.batches(WAYS[name]), WAYS[name].dtype) for name in TIMED[size]}
+    seconds = in_turns(calls, few(settings) if size == "medium" else settings, time.process_time)
     rows = [
         [name, milliseconds(taken), f"{len(learner.examples) / taken:.3g}", ratio(taken, seconds[SHARED])]
         for name, taken in seconds.items()
     ]
     print_table(
-        f"A training step: {size}, {learner}", ["how", "ms", "examples a second", "time against the first"], rows
+        f"A training step: {size}, {learner}", ["how", "CPU ms", "examples a CPU second", "against the first"], rows
     )
 
 
 def compare_memory(size: str, settings: Settings) -> None:
     """Memory of a step in every way."""
-    arguments = (size, num_examples(size, settings), settings.threads)
-    marks = {name: in_own_process(memory_of_step, way, *arguments) for name, way in {**WAYS, **THRIFTY}.items()}
+    step = stage_of(size, settings)
+    marks = {name: in_own_process(memory_of_step, WAYS[name], size, step, settings.threads) for name in HELD[size]}
     first = marks[SHARED][1]
     rows = [
         [name, megabytes(whole), megabytes(of_step), f"{of_step / first:.2f} x"]
         for name, (whole, of_step) in marks.items()
     ]
     columns = ["how", "process, MB", "of that the step, MB", "step against the first"]
-    print_table(f"Memory of a training step: {size}, {arguments[1]} examples", columns, rows)
+    print_table(f"Memory of a training step: {size}, {largest_pass(step)} examples at once", columns, rows)
 
 
-def memory_of_step(way: Way, size: str, num_examples: int, num_threads: int) -> tuple[int, int]:
+def largest_pass(step: StageConfig) -> int:
+    """Examples that go through the network at once."""
+    return step.rows_per_pass or sum(step.examples_per_step.values())
+
+
+def memory_of_step(way: Way, size: str, step: StageConfig, num_threads: int) -> tuple[int, int]:
     """Bytes that this process holds at most, and how many of them only since it makes a real step."""
     torch.set_num_threads(num_threads)
-    again = way.checkpoint_activations
-    learner = Learner(size, stage(robot=num_examples, rest=1), num_workers=0, checkpoint_activations=again)
+    with_rest = replace(step, examples_per_step={**step.examples_per_step, "rest": 1})
+    learner = Learner(size, with_rest, num_workers=0, checkpoint_activations=way.checkpoint_activations)
     *robot, rest = learner.examples
     learner.step(make_batches([rest], learner.stage), way.dtype)
     before = highest_mark()
@@ -107,14 +124,16 @@ def compare_packing(settings: Settings) -> None:
         name: make_batches(learner.examples, replace(learner.stage, tokens_per_row=capacity))
         for name, capacity in capacities.items()
     }
-    seconds = in_turns({name: partial(learner.step, given) for name, given in batches.items()}, settings)
+    seconds = in_turns(
+        {name: partial(learner.step, given) for name, given in batches.items()}, settings, time.process_time
+    )
     num_tokens = sum(map(len, learner.examples))
     rows = [
         [name, f"{num_rows(given)}", f"{padding(given):.0%}", milliseconds(taken), f"{num_tokens / taken:,.0f}",
          f"{len(learner.examples) / taken:.3g}", ratio(seconds[alone], taken)]
         for (name, given), taken in zip(batches.items(), seconds.values(), strict=True)
     ]  # fmt: skip
-    columns = ["how", "rows", "padding", "ms", "tokens a second", "examples a second", "faster"]
+    columns = ["how", "rows", "padding", "CPU ms", "tokens a CPU second", "examples a CPU second", "faster"]
     print_table(f"Packing: nano, {learner}", columns, rows)
 
 
@@ -131,7 +150,7 @@ def padding(batches: list[TrainBatch]) -> float:
 def compare_loaders(settings: Settings) -> None:
     """Examples that are encoded against examples that are learned from."""
     num_steps = 2 if settings.smoke else NUM_STEPS
-    learner = Learner("nano", stage(robot=num_examples("nano", settings)), num_workers=0)
+    learner = Learner("nano", stage_of("nano", settings), num_workers=0)
     alone, ahead = (loader(learner, workers) for workers in (0, 1))
     given = [learner.batches(Way())] * (1 + num_steps)
     only = "steps on examples that are there"
