@@ -6,8 +6,8 @@ memory    the same, in processes of their own: the highest resident memory of th
 packing   several examples in a row, against one example per row, padded to the longest
 loader    examples encoded by the training process or by a worker beside it, against the step that uses them up
 
-Steps take CPU time, which others on the machine do not change much; the loader is about what goes on at the same time,
-and takes the time that passes.
+Steps are counted in CPU time, which others on the machine do not change much; the loader is about what goes on at the
+same time, and in the time that passes as well.
 """
 
 import time
@@ -162,25 +162,26 @@ def compare_loaders(settings: Settings) -> None:
         "steps, one worker beside them": (lambda: ahead.steps(0, 1 + num_steps), learner.step),
     }
     rounds = [
-        {name: seconds_per_step(steps(), use) for name, (steps, use) in runs.items()}
-        for _ in range(few(settings).rounds)
+        {name: times_per_step(steps(), use) for name, (steps, use) in runs.items()} for _ in range(few(settings).rounds)
     ]
-    seconds = {name: median(times[name] for times in rounds) / len(learner.examples) for name in runs}
+    count = len(learner.examples)
+    passed, worked = ({name: median(times[name][i] for times in rounds) / count for name in runs} for i in (0, 1))
     rows = [
-        [name, f"{1000 * taken:.3g}", f"{1 / taken:,.0f}", f"{seconds[only] / taken:.2f} x"]
-        for name, taken in seconds.items()
-    ]
-    columns = ["what", "ms per example", "examples a second", "speed against the steps alone"]
+        [name, f"{1000 * passed[name]:.3g}", f"{1 / passed[name]:,.0f}", f"{passed[only] / passed[name]:.2f} x",
+         f"{1000 * worked[name]:.3g}"]
+        for name in runs
+    ]  # fmt: skip
+    columns = ["what", "ms per example", "examples a second", "against the steps alone", "CPU ms of this process"]
     print_table("The loader: nano, with the augmentation of its recipes", columns, rows)
 
 
-def seconds_per_step(steps: Iterable[list[TrainBatch]], use: Callable[[list[TrainBatch]], object]) -> float:
-    """Mean over all steps but the first, for which a worker has to be started."""
+def times_per_step(steps: Iterable[list[TrainBatch]], use: Callable[[list[TrainBatch]], object]) -> tuple[float, float]:
+    """Seconds that pass and CPU seconds of this process, over all steps but the first: a worker has to be started."""
     coming = iter(steps)
     use(next(coming))
-    begin = time.perf_counter()
+    begin, cpu_begin = time.perf_counter(), time.process_time()
     count = sum(1 for _ in map(use, coming))
-    return (time.perf_counter() - begin) / count
+    return (time.perf_counter() - begin) / count, (time.process_time() - cpu_begin) / count
 
 
 def loader(learner: Learner, num_workers: int) -> StepBatches:
