@@ -215,7 +215,7 @@ NO_NUMBER[1, 4, 2] = np.nan
     ("chunks", "changes", "complaint"),
     [
         (smooth(2, 10, 3), {"vocab_size": 40}, "vocab_size must be 65, the levels that scale 10 and 10 steps need"),
-        (smooth(2, 10, 3), {"vocab_size": 70_000}, "to 65535; got 70000"),
+        (smooth(2, 10, 3), {"vocab_size": 70_000}, "to 32768; got 70000"),
         (smooth(2, 10, 3), {"layout": "spiral"}, "layout must be one of"),
         (smooth(2, 10, 3) + 3, {}, "normalised"),
         (np.ones((1, 40, 3)), {}, "no longer than the longest horizon"),

@@ -29,6 +29,8 @@ EXTRA_FILES = ("tokenizer_config.json",)
 """Kept where they are there; nothing is read from them."""
 RELEASED = {"frequency": {"processor_class": "UniversalActionProcessor"}, "dimension": {}}
 """Layout -> how a file with it says that the reference implementation reads it too."""
+SURROGATES = 0xD800
+"""The first number that is no character."""
 BLOCK = 1 << 16
 """Levels that are worked on at once, so that they stay in the cache."""
 
@@ -103,7 +105,7 @@ class ActionTokenizer:
     @cached_property
     def is_writable(self) -> Bool[np.ndarray, " c"]:
         """For the characters 0, 1, …: whether the BPE gives them back. None beyond them can be written."""
-        alone = [chr(character) for character in range(self.table.size)]
+        alone = [chr(character) for character in range(min(self.table.size, SURROGATES))]
         token_ids = [np.array(encoding.ids, np.int64) for encoding in self.bpe.encode_batch_fast(alone)]
         read, is_one = self.table.rows(token_ids, 1)
         return is_one & (read[:, 0] == np.arange(len(alone)))

@@ -23,6 +23,8 @@ from molmoact2.tokens.reading import require
 
 BATCH = 512
 """Chunks that are transformed at once."""
+MOST_TOKENS = 2**15
+"""Levels are characters, and not far beyond are numbers that are none."""
 OPENED_BY_TRANSFORMERS = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
 
 
@@ -53,10 +55,11 @@ def fit_action_tokenizer(
     largest = largest_level(scale, longest_horizon)
     num_levels = 2 * largest + 1
     require(layout in LAYOUTS, f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}.")
+    require(0.5 <= dead_zone <= 1, f"dead_zone must be from 0.5 to 1, got {dead_zone}.")
     require(
-        num_levels <= vocab_size < 2**16,
+        num_levels <= vocab_size <= MOST_TOKENS,
         f"vocab_size must be {num_levels}, the levels that scale {scale:g} and {longest_horizon} steps need, to "
-        f"{2**16 - 1}; got {vocab_size}. Take more tokens or a smaller scale.",
+        f"{MOST_TOKENS}; got {vocab_size}. Take more tokens or a smaller scale.",
     )
     num_doublings = min(MOST_DOUBLINGS, vocab_size - num_levels)
     doubled = num_levels + np.arange(num_doublings)
