@@ -149,8 +149,11 @@ def small_stage(**changes: Any) -> StageConfig:
 
 
 def small_config(**changes: Any) -> TrainConfig:
-    """Two stages of two steps, in float32."""
-    reason = small_stage(name="reason", examples_per_step={"scenes": 2}, flow_samples=0, says_actions=False)
+    """Two stages of two steps, in float32, which are optimised in different ways."""
+    other = replace(OPTIMIZER, learning_rate=2e-3, betas=(0.8, 0.9), weight_decay=0.1, clip_norm=0.5, ema_decay=0.5)
+    reason = small_stage(
+        name="reason", examples_per_step={"scenes": 2}, flow_samples=0, says_actions=False, optimizer=other
+    )  # fmt: skip
     config = TrainConfig(
         stages=(reason, small_stage()), log_every=1, checkpoint_every=100, measure_every=100, num_workers=0,
         num_held_out=4, dtype="float32",

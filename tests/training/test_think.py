@@ -40,6 +40,15 @@ def test_depth_and_action_are_said_in_this_order_and_the_expert_sees_the_depth(e
     assert int(chunks.is_prompt.sum()) == one.num_seen
 
 
+def test_a_turn_does_not_end_where_an_action_is_due_that_is_cut_off(encoder):
+    cut_off = replace(MOTIONS.example(3), depth_codes=CODES)
+    assert not cut_off.is_valid.all()
+    stage, words = small_stage(styles={"robot_depth_action": 1.0}), encoder.processor.vocabulary
+    speaking, silent = (encoder(cut_off, replace(stage, says_actions=says), (0, 1)) for says in (True, False))
+    assert speaking.answer.tolist() == words.depth.span(CODES).tolist()
+    assert silent.answer.tolist() == [*speaking.answer, words.end_of_turn]
+
+
 def test_depth_alone_has_nothing_to_flow(encoder):
     one = encoded(encoder, styles={"robot_depth": 1.0})
     assert one.action is None

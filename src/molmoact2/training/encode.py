@@ -128,9 +128,11 @@ class ExampleEncoder:
         )
         normalized, acts = stats.action_scaling.normalize(example.actions), "action" in style
         depth = self.depth(example) if "depth" in style else NO_TOKENS
-        is_spoken = acts and stage.says_actions and bool(example.is_valid.all())
+        is_due = acts and stage.says_actions
+        is_spoken = is_due and bool(example.is_valid.all())
         said = np.concatenate((depth, self.spoken(normalized) if is_spoken else NO_TOKENS))
-        answer = np.append(said, words.end_of_turn) if said.size else said
+        # Where an action is due but cannot be spoken, nothing is said to end after the depth map.
+        answer = np.append(said, words.end_of_turn) if said.size and is_spoken == is_due else said
         read = answer.copy()
         read[1 : max(1, len(depth) - 1)] = self.noisy(depth[1:-1], stage.depth_noise, rng)
         return TrainExample(
