@@ -40,15 +40,16 @@ def test_from_words_to_a_policy_that_flows_and_speaks(tmp_path: Path, monkeypatc
         Path(f"{name}.toml").write_text(recipe)
     Path("q.jsonl").write_text("".join(json.dumps(question) + "\n" for question in QUESTIONS))
     Path("robots.toml").write_text('[[group]]\nembodiment = "so101_tabletop"\nrate = 1.0\ndatasets = ["cubes"]\n')
-    main("record --output cubes --tasks pick --episodes 2 --workers 1".split())
-    main("tokenizer fit --dataset cubes --output tok --longest-horizon 30".split())
+    robots, words = ["--mixture", "robots.toml"], ["--questions", "q.jsonl"]
+    main(["record", "--output", "cubes", "--tasks", "pick", "--episodes", "2", "--workers", "1"])
+    main(["tokenizer", "fit", "--dataset", "cubes", "--output", "tok", "--longest-horizon", "30"])
 
-    main("train er.toml --start vlm --questions q.jsonl --output er".split())
-    main("train pretrain.toml --start er/checkpoint --mixture robots.toml --questions q.jsonl "
-         "--action-tokenizer tok --output pre".split())  # fmt: skip
+    main(["train", "er.toml", "--start", "vlm", *words, "--output", "er"])
+    spoken = [*robots, *words, "--action-tokenizer", "tok"]
+    main(["train", "pretrain.toml", "--start", "er/checkpoint", *spoken, "--output", "pre"])
     assert load_policy("pre/checkpoint").modes == ("discrete",)
-    main("train post-train.toml --start pre/checkpoint --mixture robots.toml --questions q.jsonl --output post".split())
-    main("train fine-tune.toml --start post/checkpoint --mixture robots.toml --output fine".split())
+    main(["train", "post-train.toml", "--start", "pre/checkpoint", *robots, *words, "--output", "post"])
+    main(["train", "fine-tune.toml", "--start", "post/checkpoint", *robots, "--output", "fine"])
 
     policy = load_policy("fine/checkpoint")
     assert policy.modes == ("continuous", "discrete")

@@ -221,7 +221,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from test_checkpoint import Small
+from test_stored_run import Small
 run = Small(width=20_000)
 run.learn()
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
@@ -242,7 +242,7 @@ def test_a_write_that_the_system_refuses_is_an_oserror(tmp_path: Path):
 SAVES_FOR_EVER = """
 import sys
 from pathlib import Path
-from test_checkpoint import Small
+from test_stored_run import Small
 run = Small(width=50_000)
 print("ready", flush=True)
 while True:
