@@ -8,6 +8,9 @@ READY := .venv/ready
 TORCH ?= $(if $(filter Linux,$(shell uname)),torch==2.13.0+cpu,torch==2.13.0)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
+# Small networks are slower on several threads, and the tests use all cores anyway.
+ONE_THREAD := OMP_NUM_THREADS=1
+
 FIND_RENDERER := import ctypes.util as c, sys; sys.exit(sys.platform == "linux" and not any(map(c.find_library, ["EGL", "OSMesa"])))
 
 .DEFAULT_GOAL := help
@@ -20,10 +23,10 @@ demo: renderer $(READY)  ## Watch the bundled policy move the simulated arm, the
 	$(BIN)/molmoact2 demo
 
 test: renderer $(READY)  ## Run the tests (under 10 minutes on 2 cores)
-	$(BIN)/pytest
+	$(ONE_THREAD) $(BIN)/pytest -n auto
 
 test-slow: renderer $(READY)  ## Run the tests that train, record or simulate for long
-	$(BIN)/pytest -m slow
+	$(ONE_THREAD) $(BIN)/pytest -m slow
 
 check: $(READY)  ## Look at formatting, lint and types
 	$(BIN)/ruff format --check

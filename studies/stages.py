@@ -79,8 +79,6 @@ RUNS = {
     "head-kv": Run(recipe=K4 + '[expert]\nconditioning = "head_kv"\n', start="pretrain"),
     "fine-tune": Run(recipe='like = "nano-fine-tune"\n[stage]\nnum_steps = 1_500\n', start="post-train", modes=BOTH),
     "k8": Run(recipe=SHORT + "flow_samples = 8\n", start="pretrain"),
-    "from-er": Run(recipe=K4, start="er"),
-    "no-scenes": Run(recipe=K4 + "examples_per_step = {robot = 32}\n", start="pretrain"),
     "k2": Run(recipe=SHORT + "flow_samples = 2\n", start="pretrain"),
 }
 """In the order in which they are run."""

@@ -30,6 +30,7 @@ RUN_ELSEWHERE = {
     "apt-get install": "by an administrator",
     "molmoact2 train": "in small by tests/training",
     "molmoact2 finetune you/": "with the bundled policy by docs/finetune.md",
+    "python studies/": "in small by tests/cli/test_training_stages.py",
     "torchrun": "with two processes by tests/training",
     "molmoact2 demo": "with the expert by tests/cli/test_demo.py",
     "molmoact2 evaluate --policy runs/": "with the expert by docs/cli.md",

@@ -158,19 +158,19 @@ class Trainer:
                 if self.step % self.config.log_every == 0:
                     values = self._report(done, stage) | {"examples_per_s": seen / (time.perf_counter() - since)}
                     since, seen = time.perf_counter(), 0
-                values |= self._keep(stage, last)
+                if self.step % self.config.measure_every == 0 or self.step == self.config.num_steps:
+                    values |= self.measure()
+                # Before the checkpoint: what a run resumes from must be in its log.
                 if log is not None:
                     log.advance(self.step, stage.name, values)
+                self._keep(stage, last)
 
-    def _keep(self, stage: StageConfig, last: int) -> dict[str, float]:
-        """What is due after a step: measurements, which are returned, a snapshot, a checkpoint."""
-        config, is_end = self.config, self.step == self.config.num_steps
-        measured = self.measure() if self.step % config.measure_every == 0 or is_end else {}
-        if self.step % config.snapshot_every == 0 and (stage.flow_samples or stage.says_actions):
+    def _keep(self, stage: StageConfig, last: int) -> None:
+        """What is due after a step: a snapshot, a checkpoint."""
+        if self.step % self.config.snapshot_every == 0 and (stage.flow_samples or stage.says_actions):
             self.export(self.folder / SNAPSHOTS / f"step-{self.step:07d}")
-        if self.step % config.checkpoint_every == 0 or self.step == last:
+        if self.step % self.config.checkpoint_every == 0 or self.step == last:
             self.save()
-        return measured
 
     def _descend(self, stage: StageConfig, in_stage: int, batches: list[TrainBatch]) -> "Descended":
         """One step over all its passes."""
