@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "tokens"))
 import slow_action_tokenizer as slow
 
 SHAPES = {"DROID, 15 x 8": (15, 8), "SO-101, 30 x 6": (30, 6), "YAM, 30 x 14": (30, 14), "padded, 30 x 32": (30, 32)}
-BATCH = 512
+BATCH = 2048
 
 
 def made_up_chunks(num_chunks: int, horizon: int, width: int, seed: int = 0) -> np.ndarray:

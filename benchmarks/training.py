@@ -53,8 +53,8 @@ def benchmark(settings: Settings) -> None:
     """Measure nano and, where it is wanted, one or two steps of the medium network."""
     with torch.inference_mode(False):
         for size in ("nano", "medium") if settings.has_medium else ("nano",):
-            compare_sharing(size, settings)
             compare_memory(size, settings)
+            compare_sharing(size, settings)
         compare_packing(settings)
         compare_loaders(settings)
 

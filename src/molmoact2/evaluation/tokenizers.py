@@ -213,6 +213,7 @@ def write_comparison(path: Path, measurements: Sequence[Measurement], **about: A
 def draw_comparison(path: Path, measurements: Sequence[Measurement]) -> None:
     """A picture of tokens and errors, a panel per embodiment: the nearer to the lower left, the better."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, NullLocator
 
     tags = list(dict.fromkeys(m.embodiment for m in measurements))
     names = list(dict.fromkeys(m.tokenizer for m in measurements))
@@ -223,8 +224,13 @@ def draw_comparison(path: Path, measurements: Sequence[Measurement]) -> None:
             points = [m for m in measurements if (m.embodiment, m.tokenizer) == (tag, name)]
             tokens, errors = [m.tokens_per_chunk for m in points], [m.mean_error for m in points]
             panel.scatter(tokens, errors, s=60, color=f"C{number}", marker="osD^vPX*"[number % 8], label=name, zorder=3)
-        panel.set(title=tag, xlabel="tokens per chunk", xscale="log", ylim=(0, None))
-        panel.grid(alpha=0.3, which="both")
+        panel.set(title=tag, xlabel="tokens per chunk", xscale="log")
+        panel.margins(0.1)
+        panel.set_ylim(bottom=0)
+        panel.xaxis.set_major_locator(MaxNLocator(5))
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.grid(alpha=0.3)
     panels[0].set_ylabel("mean error, normalised")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(names)))
     with written_atomically(path) as temporary:

@@ -182,7 +182,7 @@ class ActionTokenizer:
         for block in (slice(start, start + step) for start in range(0, len(token_ids), step)):
             rows, is_valid[block] = self.table.rows(token_ids[block], horizon * action_dim)
             levels = levels_in(rows + self.min_token, self.layout, horizon, action_dim)
-            chunks[block] = chunks_of(levels, self.scale)
+            chunks_of(levels, self.scale, out=chunks[block])
         chunks[~is_valid] = np.nan
         return chunks, is_valid
 

@@ -41,9 +41,11 @@ def levels_of(chunks: Float[np.ndarray, "b h a"], scale: float, dead_zone: float
     return np.rint(coefficients - towards_zero).astype(np.int64)
 
 
-def chunks_of(levels: Real[np.ndarray, "b h a"], scale: float) -> Float[np.ndarray, "b h a"]:
-    """The chunks (float64) that levels stand for."""
-    return cosine_basis(levels.shape[1]).T @ (levels / scale)
+def chunks_of(
+    levels: Real[np.ndarray, "b h a"], scale: float, out: Float[np.ndarray, "b h a"] | None = None
+) -> Float[np.ndarray, "b h a"]:
+    """The chunks (float64) that levels stand for, in `out` if that is given."""
+    return np.matmul(cosine_basis(levels.shape[1]).T, levels / scale, out=out)
 
 
 def rows_of(levels: Int[np.ndarray, "b h a"], layout: str) -> Int[np.ndarray, "b n"]:

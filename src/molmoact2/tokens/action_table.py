@@ -70,8 +70,11 @@ class TokenTable:
         widths = np.diff(until)
         is_valid = widths == width
         tokens = tokens[np.repeat(is_valid, counts)]
+        found = self.characters[spread(self.starts[tokens], self.lengths[tokens])].reshape(-1, width)
+        if len(found) == len(counts):
+            return found, is_valid
         rows = np.zeros((len(counts), width), np.int32)
-        rows[is_valid] = self.characters[spread(self.starts[tokens], self.lengths[tokens])].reshape(-1, width)
+        rows[is_valid] = found
         for row in np.flatnonzero(widths >= NOT_HERE).tolist():
             text = self.text(token_ids[row])
             is_valid[row] = len(text) == width and REPLACEMENT not in text
