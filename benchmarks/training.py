@@ -93,7 +93,7 @@ def compare_memory(size: str, settings: Settings) -> None:
         for name, (whole, of_step) in marks.items()
     ]
     columns = ["how", "process, MB", "of that the step, MB", "step against the first"]
-    print_table(f"Memory of a training step: {size}, {largest_pass(step)} examples at once", columns, rows)
+    print_table(f"Memory of a training step: {size}, examples at once: {largest_pass(step)}", columns, rows)
 
 
 def largest_pass(step: StageConfig) -> int:
