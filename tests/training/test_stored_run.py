@@ -221,7 +221,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
 LIMITED = """
 import resource, sys
 from pathlib import Path
+import torch
 from test_stored_run import Small
+torch.set_num_threads(1)
 run = Small(width=20_000)
 run.learn()
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
@@ -257,6 +259,16 @@ def python(script: str, folder: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=60)
 
 
+@pytest.fixture
+def one_thread():
+    """Sums of many numbers depend on the number of threads, which other tests may have changed."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_killed_at_any_moment_the_newest_checkpoint_is_whole(tmp_path: Path):
     rng = random.Random(0)
     for _ in range(2):
