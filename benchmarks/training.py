@@ -86,7 +86,8 @@ def compare_sharing(size: str, settings: Settings) -> None:
 def compare_memory(size: str, settings: Settings) -> None:
     """Memory of a step in every way."""
     step = stage_of(size, settings)
-    marks = {name: in_own_process(memory_of_step, WAYS[name], size, step, settings.threads) for name in HELD[size]}
+    names = HELD[size][:2] if settings.smoke else HELD[size]
+    marks = {name: in_own_process(memory_of_step, WAYS[name], size, step, settings.threads) for name in names}
     first = marks[SHARED][1]
     rows = [
         [name, megabytes(whole), megabytes(of_step), f"{of_step / first:.2f} x"]
@@ -116,7 +117,7 @@ def memory_of_step(way: Way, size: str, step: StageConfig, num_threads: int) -> 
 
 def compare_packing(settings: Settings) -> None:
     """The same examples in rows of different lengths."""
-    learner = Learner("nano", stage(**MIX), num_workers=0)
+    learner = Learner("nano", stage(**(dict.fromkeys(MIX, 1) if settings.smoke else MIX)), num_workers=0)
     longest = max(map(len, learner.examples))
     alone = "one example per row"
     capacities = {alone: None} | {f"rows of {times * longest} tokens": times * longest for times in (1, 2, 4)}
