@@ -7,6 +7,7 @@ Gradients: equal to 5e-6 of the largest of their tower (measured: 5e-7).
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from small_run import encoded, small_encoder, small_heads, small_stage, small_start
@@ -142,6 +143,20 @@ def test_the_experts_gradient_reaches_the_decoder_unless_it_is_insulated():
 @pytest.mark.parametrize("name", ["language", "z"])
 def test_words_never_reach_the_expert(name: str, insulate: bool):
     assert reached(name, insulate=insulate) == {"vision", "connector", "text", "lm_head"}
+
+
+def test_steps_beyond_the_end_of_an_episode_are_seen_by_no_other():
+    (cut_off,) = examples(("robot", 0))
+    action = cut_off.action
+    assert action is not None
+    assert 0 < action.is_valid.sum() < len(action.is_valid)
+    after = (~action.is_valid[:, None]).astype(np.float32)
+    other = replace(action, actions=action.actions - 5 * after, noise=action.noise * (1 + 3 * after))
+    flows = []
+    for target in (action, other):
+        sums_of(make_batch([[replace(cut_off, action=target)]], STAGE))["flow"].backward()
+        flows.append(gradients())
+    assert all(torch.equal(gradient, flows[1][name]) for name, gradient in flows[0].items())
 
 
 def test_a_pass_with_nothing_to_learn_is_zero_and_goes_back_through_everything():
