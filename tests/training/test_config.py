@@ -12,7 +12,8 @@ from small_run import OPTIMIZER, small_config, small_stage
 
 from molmoact2.data.augmentation import Augmentation
 from molmoact2.training.config import OptimizerConfig, StageConfig, TrainConfig
-from molmoact2.training.recipes import RECIPES, find_recipe
+from molmoact2.training.recipe_file import read_recipe
+from molmoact2.training.recipes import RECIPES
 from molmoact2.training.trainable import PRESETS
 
 STREAMS = ("robot", "words", "scenes")
@@ -135,6 +136,6 @@ def test_an_optimiser_that_cannot_be_is_refused(change: dict[str, Any]):
 
 
 def test_recipes_are_found_by_name_or_suggested():
-    assert find_recipe("nano-so101") is RECIPES["nano-so101"]
+    assert read_recipe("nano-so101") is RECIPES["nano-so101"]
     with pytest.raises(ValueError, match="Did you mean 'nano-so101'"):
-        find_recipe("nano-so100")
+        read_recipe("nano-so100")

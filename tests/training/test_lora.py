@@ -1,11 +1,9 @@
 """Adapters: no change at first, the dtype of what they are given, folded into a plain network, saved by themselves."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from test_trainable import CONFIG, SMALL_LORA, loss_of, made_up_inputs, make, step
 
 from molmoact2.inference import MolmoAct2Policy, load_policy, save_policy
@@ -13,7 +11,7 @@ from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.model.weights import load_model, save_model
 from molmoact2.testing import fake_observation, random_model, tiny_checkpoint
 from molmoact2.training import lora
-from molmoact2.training.lora import adapters, fold, load_adapters, plain_model, save_adapters
+from molmoact2.training.lora import adapters, fold, plain_model
 from molmoact2.training.trainable import find_trainable, prepare
 
 
@@ -149,43 +147,9 @@ def test_a_policy_with_adapters_folded_in_acts_and_is_loaded_again(tmp_path):
     assert (actions != load_policy(tmp_path / "before").act(fake_observation(), seed=0).actions).any()
 
 
-def test_adapters_alone_are_saved_and_loaded(tmp_path):
-    prepared, fresh = trained_adapters(), make(SMALL_LORA)
-    path = tmp_path / "adapters.safetensors"
-    save_adapters(prepared.model, SMALL_LORA.lora, path)
-    assert set(load_file(path)) == set(adapters(prepared.model))
-    load_adapters(fresh.model, SMALL_LORA.lora, path)
-    assert torch.equal(features(fresh.model), features(prepared.model))
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
-
-
-def test_adapters_of_another_shape_or_a_damaged_file_are_refused_whole(tmp_path):
-    prepared, path = trained_adapters(), tmp_path / "adapters.safetensors"
-    save_adapters(prepared.model, SMALL_LORA.lora, path)
-    with pytest.raises(ValueError, match="rank and alpha"):
-        load_adapters(prepared.model, replace(SMALL_LORA, lora_alpha=9).lora, path)
-    fewer = make(replace(SMALL_LORA, vision="freeze"))
-    with pytest.raises(ValueError, match="other adapters"):
-        load_adapters(fewer.model, SMALL_LORA.lora, path)
-    metadata = {"lora_rank": "4", "lora_alpha": "8"}
-    wrong = {**load_file(path), "lm_head.lora_A.default.weight": torch.zeros(4, 3)}
-    save_file(wrong, tmp_path / "wrong.safetensors", metadata=metadata)
-    before = features(prepared.model)
-    with pytest.raises(ValueError, match="lm_head"):
-        load_adapters(prepared.model, SMALL_LORA.lora, tmp_path / "wrong.safetensors")
-    assert torch.equal(features(prepared.model), before)
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match="cannot be read"):
-        load_adapters(prepared.model, SMALL_LORA.lora, path)
-    with pytest.raises(ValueError, match="cannot be read"):
-        load_adapters(prepared.model, SMALL_LORA.lora, tmp_path / "nothing.safetensors")
-
-
 def test_adapters_are_put_in_once():
     with pytest.raises(ValueError, match="adapters already"):
         prepare(make(SMALL_LORA).model, SMALL_LORA)
-    with pytest.raises(ValueError, match="no adapters"):
-        save_adapters(random_model(CONFIG, 0), SMALL_LORA.lora, Path("unused"))
 
 
 def test_without_peft_the_user_is_told_what_to_install(monkeypatch):

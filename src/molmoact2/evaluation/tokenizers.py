@@ -5,7 +5,7 @@ into robot units as in inference. A chunk that a tokenizer cannot write, or not 
 no other number.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -157,19 +157,6 @@ def measure_tokenizer(
         largest_error_by_dimension=by_dimension(largest[:, 1:].max(axis=0)),
         units=dict(zip(robot.action_names, robot.action_units, strict=True)),
     )
-
-
-def compare_tokenizers(
-    tokenizers: Mapping[str, ChunkTokenizer],
-    sources: Sequence[ChunkSource],
-    batches: Callable[[ChunkSource], Iterable[Float[np.ndarray, "b h a"]]],
-) -> list[Measurement]:
-    """Every tokenizer on every embodiment; `batches` gives the same chunks each time it is asked."""
-    return [
-        measure_tokenizer(name, tokenizer, source, batches(source))
-        for source in sources
-        for name, tokenizer in tokenizers.items()
-    ]
 
 
 def comparison_table(measurements: Sequence[Measurement]) -> Table:

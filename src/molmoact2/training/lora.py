@@ -1,4 +1,4 @@
-"""Low-rank adapters through peft: put in, fold back into a plain network, save and load by themselves.
+"""Low-rank adapters through peft: put in, and folded back into a plain network.
 
 An adapter adds `alpha / rank · B A dropout(x)` to what a frozen matrix makes of x. B begins at zero, so nothing changes
 at first. Adapters stay float32 and compute in the dtype of x, as every matrix here does (`model/layers.py`).
@@ -7,24 +7,18 @@ at first. Adapters stay float32 and compute in the dtype of x, as every matrix h
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from molmoact2.data.files import written_atomically
 from molmoact2.model.config import ModelConfig
 from molmoact2.model.layers import Linear
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.tokens.reading import require
 
 ADAPTER = "default"
-RANK, ALPHA = "lora_rank", "lora_alpha"
-"""Names in the metadata of a file of adapters."""
 BASE, DOWN, UP = ".base_layer.", f".lora_A.{ADAPTER}.", f".lora_B.{ADAPTER}."
 """What peft puts into the names of an adapted matrix and of the two matrices of its adapter."""
 
@@ -127,36 +121,3 @@ def merged(model: MolmoAct2, lora: LoraConfig) -> MolmoAct2:
     Tensors without an adapter are shared with `model`; the others are new.
     """
     return plain_model(model.config, fold(dict(model.named_parameters()), lora))
-
-
-def save_adapters(model: MolmoAct2, lora: LoraConfig, path: Path) -> None:
-    """Write the adapters alone as safetensors, atomically; other parts that were trained are not in it."""
-    require(adapters(model), "This network has no adapters to save.")
-    tensors = {name: parameter.detach().contiguous() for name, parameter in adapters(model).items()}
-    with written_atomically(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", RANK: str(lora.rank), ALPHA: str(lora.alpha)})
-
-
-@torch.no_grad()
-def load_adapters(model: MolmoAct2, lora: LoraConfig, path: Path) -> None:
-    """Fill the adapters of a prepared network in place.
-
-    Raises:
-        ValueError: the file is damaged or of other adapters; nothing has changed then.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.offset_keys()}
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read as adapters: {error}.") from error
-    stored, wanted = (metadata.get(RANK), metadata.get(ALPHA)), (str(lora.rank), str(lora.alpha))
-    require(
-        stored == wanted, f"{path} holds adapters of rank and alpha {stored}, not {wanted}. Prepare the network alike."
-    )
-    places = adapters(model)
-    different = sorted(set(tensors) ^ set(places))
-    different += [name for name in set(tensors) & set(places) if tensors[name].shape != places[name].shape]
-    require(not different, f"{path} is of other adapters than this network has: {len(different)} differ, such as "
-            f"{different[:2]}. Prepare the network with the parts that were adapted then.")  # fmt: skip
-    for name, parameter in places.items():
-        parameter.copy_(tensors[name])

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from molmoact2.data.augmentation import Augmentation
-from molmoact2.registry import unknown
 from molmoact2.training.config import LossWeights, OptimizerConfig, StageConfig, TrainConfig
 from molmoact2.training.trainable import PRESETS
 
@@ -136,14 +135,3 @@ RECIPES = {
     "nano-post-train": Recipe(train=nano(NANO_POST_TRAIN), action_mode="both", simulation=Simulation()),
     "nano-fine-tune": Recipe(train=nano(NANO_FINE_TUNE), action_mode="both", simulation=Simulation()),
 }
-
-
-def find_recipe(name: str) -> Recipe:
-    """The recipe of that name.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
-    return RECIPES[name]
