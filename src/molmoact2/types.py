@@ -4,8 +4,9 @@ A policy turns an `Observation` into an `ActionChunk`; an `Environment` turns ac
 Robots and policies meet nowhere else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -35,8 +36,22 @@ class DepthReasoning:
     """[num_depth_codes] codebook index of each cell, row by row."""
     changed: NDArray[np.bool_]
     """[num_depth_codes] True where the cell was decoded anew, False where the previous code was kept."""
-    preview: Image | None = None
-    """The decoded depth map, when a decoder is there."""
+    age: int = 0
+    """Calls since the observation that the codes were read from: 0 this one, 1 the one before (thinking ahead)."""
+    passes: int = 0
+    """Runs of the decoder over tokens that it took to say the map, the one that reads the prompt included."""
+    gates: NDArray[np.float32] | None = None
+    """[layers] how far each layer of the action expert lets the map through, in [0, 1]; None without gates."""
+    decoder: Callable[[NDArray[np.int64]], Image] | None = field(default=None, repr=False, compare=False)
+    """Turns codes into a picture, where the checkpoint comes with a depth codec."""
+
+    @cached_property
+    def preview(self) -> Image | None:
+        """[height, width, 3] uint8: the decoded depth map, near bright and far dark; None without a decoder.
+
+        Computed when it is first asked for, so that acting does not pay for it.
+        """
+        return None if self.decoder is None else self.decoder(self.codes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,6 +110,14 @@ class So101Env:
         images = {camera: self.views.policy_view(camera, *self.image_size) for camera in self.cameras}
         return Observation(images=images, state=self.joint_state(), instruction=self.instruction)
 
+    def observe_depth(self, camera: str) -> NDArray[np.float32]:
+        """True depth of one camera's observed image: [height, width] metres along the camera's axis.
+
+        Raises:
+            ValueError: an unknown camera.
+        """
+        return self.views.depth_view(camera, *self.image_size)
+
     def joint_state(self) -> NDArray[np.float32]:
         """[6] joint positions: five in degrees, the gripper in percent."""
         return self.to_units(self.data.qpos[:JOINTS])

@@ -39,14 +39,27 @@ class Views:
 
     def draw(self, camera: str, height: int, width: int, *, fine: bool) -> NDArray[np.uint8]:
         """Render one camera's picture of the present state."""
+        renderer = self.renderer(camera, height, width, fine=fine)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = fine
+        return renderer.render()
+
+    def depth_view(self, camera: str, height: int, width: int) -> NDArray[np.float32]:
+        """[height, width] metres along the camera's axis to what is seen in each pixel of `policy_view`."""
+        renderer = self.renderer(camera, height, width, fine=False)
+        renderer.enable_depth_rendering()
+        try:
+            return renderer.render()
+        finally:
+            renderer.disable_depth_rendering()
+
+    def renderer(self, camera: str, height: int, width: int, *, fine: bool) -> mujoco.Renderer:
+        """The renderer of this size and quality, looking at the present state through `camera`."""
         self.check(camera, height, width)
         key = (height, width, fine)
         if key not in self.renderers:
             self.renderers[key] = self.make_renderer(height, width, fine=fine)
-        renderer = self.renderers[key]
-        renderer.update_scene(self.data, camera)
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = fine
-        return renderer.render()
+        self.renderers[key].update_scene(self.data, camera)
+        return self.renderers[key]
 
     def make_renderer(self, height: int, width: int, *, fine: bool) -> mujoco.Renderer:
         """A renderer of one size; MuJoCo takes the buffer's size and smoothness from the model when it is made."""
