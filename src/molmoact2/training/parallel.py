@@ -6,6 +6,7 @@
 Nothing here waits for ever: what one rank does not answer within the time limit is an error on the others.
 """
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,6 +108,8 @@ def join_world(device: str = "cpu", *, timeout_s: float = 600.0) -> Iterator[Wor
     torch.get_device_module(own).set_device(own)
     dist.init_process_group(BACKENDS[device], timeout=timedelta(seconds=timeout_s))
     yield World(rank=dist.get_rank(), size=dist.get_world_size(), local_rank=local_rank, device=own)
+    # What still refers to a group keeps its threads, and one that drops a tensor while Python shuts down aborts the run.
+    gc.collect()
     dist.destroy_process_group()
 
 
