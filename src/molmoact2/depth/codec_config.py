@@ -1,0 +1,90 @@
+"""The numbers of a depth codec, as they stand in its `config.json`."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from molmoact2.depth.scale import DepthScale
+from molmoact2.tokens.reading import is_a, read_field, read_list, require
+
+UNITS = {"m": "low", "inverse": "high"}
+"""Unit of a depth source -> which end of its scale is near."""
+FORMAT = "molmoact2 depth codec 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """Sizes of the network and what its levels mean. The defaults are the reference's (training.md G)."""
+
+    image_size: int = 320
+    """Pixels of a side that maps are resized to."""
+    channels: tuple[int, ...] = (16, 32, 64, 128, 256)
+    """Width after each halving of the map."""
+    code_dim: int = 512
+    """Numbers in a vector of the codebook."""
+    num_codes: int = 128
+    """Vectors in the codebook."""
+    scale: DepthScale = field(default_factory=DepthScale)
+    """Which depths the levels stand for."""
+    unit: Literal["m", "inverse"] = "inverse"
+    """Metres along the camera's axis, or relative inverse depth as Depth-Anything gives it."""
+
+    def __post_init__(self) -> None:
+        sizes = (self.image_size, *self.channels, self.code_dim, self.num_codes)
+        good = all(is_a(size, int) and size > 0 for size in sizes) and self.channels
+        require(good, f"The sizes of a depth codec must be positive integers, got {self}.")
+        require(
+            self.image_size % self.pixels_per_cell == 0,
+            f"image_size must be a multiple of 2^{len(self.channels)} = {self.pixels_per_cell}, because the map is "
+            f"halved once per entry of channels; got {self.image_size}.",
+        )
+        require(self.unit in UNITS, f"The unit of a depth codec must be one of {', '.join(UNITS)}, got {self.unit!r}.")
+
+    @property
+    def pixels_per_cell(self) -> int:
+        """Side of the square of pixels that one code stands for."""
+        return 2 ** len(self.channels)
+
+    @property
+    def side(self) -> int:
+        """Cells along a side of the map."""
+        return self.image_size // self.pixels_per_cell
+
+    @property
+    def num_cells(self) -> int:
+        """Codes of one map."""
+        return self.side**2
+
+    @property
+    def near_is(self) -> Literal["low", "high"]:
+        """Which end of the scale is near the camera."""
+        return {"m": "low", "inverse": "high"}[self.unit]  # type: ignore[return-value]
+
+    def as_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        return {"format": FORMAT, **asdict(self), "channels": list(self.channels)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], file: str) -> "CodecConfig":
+        """Read the contents of a `config.json`; ValueError, naming the file, for anything missing or malformed."""
+        says = document.get("format")
+        require(says == FORMAT, f"{file} is not of a depth codec: its 'format' is {says!r}, not {FORMAT!r}.")
+        scale = read_field(document, "scale", dict, file)
+        unknown = (document.keys() - {"format", *cls.__dataclass_fields__}) | (scale.keys() - {"kind", "low", "high"})
+        require(not unknown, f"{file} has fields that no depth codec has: {', '.join(sorted(unknown))}.")
+        limits = {name: scale.get(name) for name in ("low", "high")}
+        wrong = {name: value for name, value in limits.items() if value is not None and not _is_number(value)}
+        require(not wrong, f"{file}: the limits of the scale must be numbers or null, got {wrong}.")
+        return cls(
+            image_size=read_field(document, "image_size", int, file),
+            channels=read_list(document, "channels", int, file),
+            code_dim=read_field(document, "code_dim", int, file),
+            num_codes=read_field(document, "num_codes", int, file),
+            scale=DepthScale(kind=read_field(scale, "kind", str, file), **limits),  # type: ignore[arg-type]
+            unit=read_field(document, "unit", str, file),  # type: ignore[arg-type]
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return is_a(value, float) and math.isfinite(value)
