@@ -4,7 +4,7 @@ Facts: architecture.md 7.
 """
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 THRESHOLD = 0.996
@@ -20,7 +20,13 @@ def changed_cells(
 
     The cosine is taken on raw pixel values, not centred. A cell that is black in either image counts as unchanged.
     """
-    old, new = cells_of(before, side), cells_of(after, side)
+    return differing(cells_of(before, side), cells_of(after, side))
+
+
+def differing(
+    old: Float32[np.ndarray, "cells pixels"], new: Float32[np.ndarray, "cells pixels"]
+) -> Bool[np.ndarray, " cells"]:
+    """The same for two images that were cut into cells already: a labeller cuts each frame once."""
     norms = np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1)
     products = np.einsum("cx,cx->c", old, new)
     return (norms > 0) & (products < THRESHOLD * norms)
