@@ -1,0 +1,1 @@
+"""Commands on depth: `molmoact2 depth ...`."""
