@@ -17,10 +17,12 @@ from molmoact2.envs import so101_tasks
 from molmoact2.envs.headless import mujoco
 from molmoact2.envs.so101_kinematics import Kinematics
 from molmoact2.envs.so101_labels import ScenePoint, project
-from molmoact2.envs.so101_layout import TASKS, Layout, apply_layout, draw_layout
+from molmoact2.envs.so101_layout import TASKS, Layout, apply_layout
 from molmoact2.envs.so101_scatter import scatter
 from molmoact2.envs.so101_scene import CONTROL_HZ, FIXED_SIDE, MOVING_SIDE, PHYSICS_STEPS_PER_CONTROL_STEP, build_model
+from molmoact2.envs.so101_variations import draw_varied_layout
 from molmoact2.envs.so101_views import Views
+from molmoact2.envs.variations import NOMINAL, Variations
 from molmoact2.registry import unknown
 from molmoact2.types import Observation, Outcome
 
@@ -37,6 +39,7 @@ class So101Env:
         image_size: height and width of the observed images, in pixels.
         cameras: which cameras `observe` renders: "front", "wrist", "overview".
         max_steps: control steps after which an episode counts as failed.
+        variations: how far scenes are from those of the recordings; not at all by default.
 
     Raises:
         ValueError: an unknown camera or an image size that is not positive.
@@ -53,8 +56,10 @@ class So101Env:
         image_size: tuple[int, int] = (128, 128),
         cameras: Sequence[str] = SO101_TABLETOP.cameras,
         max_steps: int = 150,
+        variations: Variations = NOMINAL,
     ) -> None:
-        self.model = build_model()
+        self.variations = variations
+        self.model = build_model(with_distractors=variations.distractors > 0)
         self.data = mujoco.MjData(self.model)
         self.cameras = tuple(cameras)
         self.image_size = image_size
@@ -96,12 +101,12 @@ class So101Env:
             raise unknown("task", task, self.tasks)
         if seed < 0:
             raise ValueError(f"A seed is a non-negative integer; got {seed}.")
-        self.set_layout(draw_layout(seed, task))
+        self.set_layout(draw_varied_layout(seed, task, self.variations))
 
     def set_layout(self, layout: Layout) -> None:
-        """Lay out a scene made by hand."""
-        self.layout = layout
+        """Lay out a scene made by hand; ValueError for distractors in an environment that was made without them."""
         apply_layout(self.model, self.data, layout)
+        self.layout = layout
         self.start = self.cubes()
         self.steady_steps = 0
 

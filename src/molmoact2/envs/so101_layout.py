@@ -13,16 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molmoact2.envs.headless import mujoco
+from molmoact2.envs.so101_distractors import PARKED_M, Distractor, place_distractors
+from molmoact2.envs.so101_regions import Region
 from molmoact2.envs.so101_scene import (
     COLOURS,
     CUBE_MASS_KG,
     CUBE_RGB,
     FRONT_CAMERA,
+    HEADLIGHT,
     LAMP,
     PAN_AXIS_X_M,
     PLATE_RADIUS_M,
     WRIST_CAMERA,
     look_at,
+    rolled,
 )
 
 TASKS = ("pick", "plate", "push")
@@ -32,19 +36,21 @@ SIDES = {"left": 1.0, "right": -1.0}
 CUBE_HALF_M = (0.013, 0.017)
 REACH_M = (0.150, 0.240)
 AZIMUTH_RAD = 0.75
+CUBE_REGION = Region(
+    low=(REACH_M[0], -AZIMUTH_RAD), high=(REACH_M[1], AZIMUTH_RAD), room_below=(0.020, 0.45), room_above=(0.035, 0.45)
+)
+"""By distance [m] and direction [rad] from the shoulder's axis."""
 CUBE_TURN_RAD = 0.30
 """Largest angle between a cube's faces and the direction from the shoulder to the cube."""
 CUBE_SPACING_M = 0.065
 """Least distance between two cubes' centres: an open gripper fits between them."""
-PLATE_REACH_M = (0.160, 0.220)
-PLATE_AZIMUTH_RAD = 0.95
+PLATE_REGION = Region(low=(0.160, -0.95), high=(0.220, 0.95), room_below=(0.015, 0.35), room_above=(0.035, 0.35))
 PLATE_SPACING_M = PLATE_RADIUS_M + 0.035
 PLATE_CHANCE = 0.3
-DISTRACTORS = (1, 2)
+OTHER_CUBES = (1, 2)
 
-PUSH_REACH_M = (0.150, 0.205)
-PUSH_START_Y_M = (-0.090, 0.030)
-"""Range of the pushed cube's start along the push direction, so that its end is within reach."""
+PUSH_REGION = Region(low=(0.150, -0.090), high=(0.205, 0.030), room_below=(0.015, 0.050), room_above=(0.025, 0.030))
+"""Start of the pushed cube, so that its end is within reach: metres ahead of the shoulder, and along the push."""
 PUSH_SWEEP_M = (-0.035, 0.085)
 """What cube and gripper pass over, along the push direction from the cube's start."""
 TRIES = 40
@@ -53,7 +59,6 @@ HOME_RAD = (0.0, -1.10, 0.55, 1.45, 0.0, 0.10)
 HOME_JITTER_RAD = 0.06
 CAMERA_SHIFT_M, CAMERA_AIM_M = 0.006, 0.005
 TABLE_RGB = ((0.55, 0.42, 0.30), (0.42, 0.44, 0.47), (0.62, 0.58, 0.50), (0.32, 0.28, 0.27), (0.52, 0.56, 0.60))
-PARKED_M = (0.0, 0.0, -5.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +83,12 @@ class Look:
     ambient: float
     camera_shifts_m: NDArray[np.float64]
     """[camera (front, wrist), what (position, aim), xyz] in the frame of the camera's body."""
+    room_rgb: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Colour of the light that comes from no lamp."""
+    headlight: float = HEADLIGHT
+    """Strength of the light that comes from where the camera is."""
+    front_roll_rad: float = 0.0
+    """Turn of the front camera about its own axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,16 +106,21 @@ class Layout:
     home_rad: NDArray[np.float64]
     """[6] joint angles at the start."""
     look: Look
+    distractors: tuple[Distractor, ...] = ()
+    """Things that no task is about; the model must have been built with them."""
 
 
-def draw_layout(seed: int, task: str) -> Layout:
-    """The scene of a seed and a task; the same on every machine."""
+def draw_layout(seed: int, task: str, *, spatial: float = 0.0) -> Layout:
+    """The scene of a seed and a task; the same on every machine.
+
+    `spatial` is how far cubes and plate are moved out of their regions, from 0 to 1.
+    """
     rng = np.random.default_rng((seed, zlib.crc32(task.encode())))
     colours = [str(colour) for colour in rng.permutation(COLOURS)]
-    colours = colours[: 1 + int(rng.integers(DISTRACTORS[0], DISTRACTORS[1], endpoint=True))]
+    colours = colours[: 1 + int(rng.integers(OTHER_CUBES[0], OTHER_CUBES[1], endpoint=True))]
     side = str(rng.choice(sorted(SIDES)))
     with_plate = task == "plate" or bool(rng.random() < PLATE_CHANCE)
-    cubes, plate_m = draw_objects(rng, task, SIDES[side], colours, with_plate)
+    cubes, plate_m = draw_objects(rng, task, SIDES[side], colours, with_plate, spatial)
     home = np.asarray(HOME_RAD) + rng.uniform(-HOME_JITTER_RAD, HOME_JITTER_RAD, 6)
     return Layout(
         task=task,
@@ -118,14 +134,15 @@ def draw_layout(seed: int, task: str) -> Layout:
 
 
 def draw_objects(
-    rng: np.random.Generator, task: str, direction: float, colours: list[str], with_plate: bool
+    rng: np.random.Generator, task: str, direction: float, colours: list[str], with_plate: bool, spatial: float
 ) -> tuple[dict[str, Cube], tuple[float, float] | None]:
     """Places on the table: the named cube first, then plate and other cubes where nothing is in the way."""
     while True:
-        target = draw_push_start(rng, direction) if task == "push" else draw_place(rng, REACH_M, AZIMUTH_RAD)
-        sweep_m = np.multiply(PUSH_SWEEP_M if task == "push" else (0.0, 0.0), direction)
-        plate = draw_plate(rng, target, sweep_m) if with_plate else None
-        places = draw_distractors(rng, target, sweep_m, plate, len(colours) - 1)
+        is_push = task == "push"
+        target = draw_push_start(rng, direction, spatial) if is_push else draw_place(rng, CUBE_REGION, spatial)
+        sweep_m = np.multiply(PUSH_SWEEP_M if is_push else (0.0, 0.0), direction)
+        plate = draw_plate(rng, target, sweep_m, spatial) if with_plate else None
+        places = draw_other_cubes(rng, target, sweep_m, plate, len(colours) - 1, spatial)
         if places is not None and (plate is not None or not with_plate):
             break
     places = [target, *places]
@@ -134,27 +151,28 @@ def draw_objects(
 
 
 def draw_plate(
-    rng: np.random.Generator, target: NDArray[np.float64], sweep_m: NDArray[np.float64]
+    rng: np.random.Generator, target: NDArray[np.float64], sweep_m: NDArray[np.float64], spatial: float
 ) -> NDArray[np.float64] | None:
     """A place [2] for the plate away from the named cube; None where none was found."""
     for _ in range(TRIES):
-        place = draw_place(rng, PLATE_REACH_M, PLATE_AZIMUTH_RAD)
+        place = draw_place(rng, PLATE_REGION, spatial)
         if distance_to_sweep(place, target, sweep_m) > PLATE_SPACING_M:
             return place
     return None
 
 
-def draw_distractors(
+def draw_other_cubes(
     rng: np.random.Generator,
     target: NDArray[np.float64],
     sweep_m: NDArray[np.float64],
     plate: NDArray[np.float64] | None,
     count: int,
+    spatial: float,
 ) -> list[NDArray[np.float64]] | None:
     """Places [2] for `count` more cubes, away from each other and all else; None where they were not found."""
     places: list[NDArray[np.float64]] = []
     for _ in range(TRIES):
-        place = draw_place(rng, REACH_M, AZIMUTH_RAD)
+        place = draw_place(rng, CUBE_REGION, spatial)
         clear_of_plate = plate is None or math.dist(place, plate) > PLATE_SPACING_M
         clear_of_cubes = all(math.dist(place, other) > CUBE_SPACING_M for other in places)
         if clear_of_plate and clear_of_cubes and distance_to_sweep(place, target, sweep_m) > CUBE_SPACING_M:
@@ -170,15 +188,15 @@ def distance_to_sweep(place: NDArray[np.float64], start: NDArray[np.float64], sw
     return math.hypot(across, along - np.clip(along, *sorted(sweep_m)))
 
 
-def draw_place(rng: np.random.Generator, reach_m: tuple[float, float], azimuth_rad: float) -> NDArray[np.float64]:
-    """A point [2] on the table, by distance and direction from the shoulder's axis."""
-    reach, azimuth = rng.uniform(*reach_m), rng.uniform(-azimuth_rad, azimuth_rad)
+def draw_place(rng: np.random.Generator, region: Region, spatial: float) -> NDArray[np.float64]:
+    """A point [2] on the table, from a region of distances and directions from the shoulder's axis."""
+    reach, azimuth = region.draw(rng, spatial).tolist()
     return np.array((PAN_AXIS_X_M + reach * math.cos(azimuth), reach * math.sin(azimuth)))
 
 
-def draw_push_start(rng: np.random.Generator, direction: float) -> NDArray[np.float64]:
+def draw_push_start(rng: np.random.Generator, direction: float, spatial: float) -> NDArray[np.float64]:
     """Where a cube [2] starts that will be pushed along y."""
-    return np.array((PAN_AXIS_X_M + rng.uniform(*PUSH_REACH_M), direction * rng.uniform(*PUSH_START_Y_M)))
+    return (PAN_AXIS_X_M, 0.0) + (1.0, direction) * PUSH_REGION.draw(rng, spatial)
 
 
 def draw_cube(rng: np.random.Generator, colour: str, place: NDArray[np.float64]) -> Cube:
@@ -214,6 +232,7 @@ def apply_layout(model: mujoco.MjModel, data: mujoco.MjData, layout: Layout) -> 
     for colour in COLOURS:
         place_cube(model, data, colour, layout.cubes.get(colour))
     model.body("plate").pos = PARKED_M if layout.plate_m is None else (*layout.plate_m, 0.0)
+    place_distractors(model, data, layout.distractors)
     apply_look(model, layout.look)
     mujoco.mj_forward(model, data)
 
@@ -241,10 +260,12 @@ def apply_look(model: mujoco.MjModel, look: Look) -> None:
     lamp.pos = look.lamp_position_m
     lamp.dir = (0.2, 0.0, 0.0) - look.lamp_position_m
     lamp.diffuse = look.lamp_rgb
-    model.vis.headlight.ambient = (look.ambient,) * 3
+    model.vis.headlight.ambient = np.multiply(look.room_rgb, look.ambient)
+    model.vis.headlight.diffuse = np.multiply(look.room_rgb, look.headlight)
     for name, (position_m, aim_m, _), (shift, aim_shift) in zip(
         ("front", "wrist"), (FRONT_CAMERA, WRIST_CAMERA), look.camera_shifts_m, strict=True
     ):
         camera = model.camera(name)
         camera.pos = position_m + shift
         camera.quat = look_at(camera.pos, aim_m + aim_shift)
+    model.camera("front").quat = rolled(model.camera("front").quat, look.front_roll_rad)

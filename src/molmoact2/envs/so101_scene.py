@@ -5,10 +5,13 @@ It is compiled once. `so101_layout` then changes the compiled model's fields for
 robot's base frame: x forward, y to the robot's left, z up, the table top at z = 0; metres.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from molmoact2.envs.headless import mujoco
+from molmoact2.envs.so101_distractors import add_distractors
 from molmoact2.envs.so101_meshes import arm_assets, light_meshes
 
 COLOURS = ("red", "green", "blue")
@@ -20,6 +23,7 @@ PLATE_HALF_HEIGHT_M = 0.003
 PAD_RGBA = (0.16, 0.16, 0.18, 1)
 VISIBLE_GROUP = 2
 LAMP = "lamp"
+HEADLIGHT = 0.25
 
 PHYSICS_STEPS_PER_CONTROL_STEP = 16
 CONTROL_HZ = 15.0
@@ -47,8 +51,15 @@ def look_at(position_m: ArrayLike, aim_m: ArrayLike) -> NDArray[np.float64]:
     return quaternion
 
 
-def build_model() -> mujoco.MjModel:
-    """Compile the scene; about 0.2 s.
+def rolled(quaternion: NDArray[np.float64], roll_rad: float) -> NDArray[np.float64]:
+    """Quaternion [4] of a camera that is turned about its own axis: positive turns the picture clockwise."""
+    result = np.empty(4)
+    mujoco.mju_mulQuat(result, quaternion, (math.cos(roll_rad / 2), 0.0, 0.0, math.sin(roll_rad / 2)))
+    return result
+
+
+def build_model(*, with_distractors: bool = False) -> mujoco.MjModel:
+    """Compile the scene; about 0.2 s. `with_distractors` adds the things of `so101_distractors`.
 
     Raises:
         ImportError: the package that holds the arm is not installed.
@@ -59,6 +70,8 @@ def build_model() -> mujoco.MjModel:
     prepare_arm(spec)
     add_room(spec)
     add_objects(spec)
+    if with_distractors:
+        add_distractors(spec)
     add_cameras(spec)
     return spec.compile()
 
@@ -120,7 +133,7 @@ def make_touchable(geom: mujoco.MjsGeom) -> None:
 def add_room(spec: mujoco.MjSpec) -> None:
     """Table, floor, walls' colour and lamp."""
     spec.visual.headlight.ambient = (0.35, 0.35, 0.35)
-    spec.visual.headlight.diffuse = (0.25, 0.25, 0.25)
+    spec.visual.headlight.diffuse = (HEADLIGHT,) * 3
     spec.visual.headlight.specular = (0.0, 0.0, 0.0)
     spec.visual.quality.shadowsize = 4096
     spec.visual.map.shadowclip = 2.0
