@@ -111,7 +111,7 @@ def _shards(folder: Path) -> dict[Path, LabelRun]:
     require(len(found) > 0, f"{folder} holds no finished depth labels. {fix}")
     runs = {root: read_run(root) for root in found}
     shards = dict(sorted(runs.items(), key=lambda item: item[1].shard))
-    first, numbers = next(iter(shards.values())), [run.shard for run in shards.values()]
+    numbers = [run.shard for run in shards.values()]
     count = max(count for _, count in numbers)
     require(
         numbers == [(index, count) for index in range(count)],

@@ -13,6 +13,8 @@ from molmoact2.tokens.reading import read_field, read_list
 RUN_PATH = "meta/depth.json"
 PARTS = {"codes": "int64", "buffer_codes": "int64", "updated": "bool"}
 """What is stored of each camera -> its type."""
+TEXTS, COUNTS = ("dataset", "source", "unit", "codec"), ("num_episodes", "num_frames", "num_codes", "side")
+"""Fields of `LabelRun` by type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +86,11 @@ def read_run(root: Path) -> LabelRun:
     document, file = read_json(path), str(path)
     shard = read_list(document, "shard", int, file)
     require(len(shard) == 2, f"{path}: 'shard' must be two numbers, got {list(shard)}.")
-    texts = {name: read_field(document, name, str, file) for name in ("dataset", "source", "unit", "codec")}
-    counts = {name: read_field(document, name, int, file) for name in ("num_episodes", "num_frames")}
-    sizes = {name: read_field(document, name, int, file) for name in ("num_codes", "side")}
-    require(min(sizes.values()) > 0, f"{path}: 'num_codes' and 'side' must be positive, got {sizes}.")
+    counts = {name: read_field(document, name, int, file) for name in COUNTS}
+    require(min(counts.values()) > 0, f"{path}: these must be positive: {counts}.")
     return LabelRun(
-        **texts,
-        **counts,
-        **sizes,
+        **{name: read_field(document, name, str, file) for name in TEXTS},  # type: ignore[arg-type]
+        **counts,  # type: ignore[arg-type]
         cameras=read_list(document, "cameras", str, file),
         scale=read_field(document, "scale", dict, file),
         shard=(shard[0], shard[1]),

@@ -82,9 +82,10 @@ def label_dataset(
     dataset = LeRobotDataset(labelling.dataset)
     run = make_run(labelling, dataset, shard)
     if find_labels(run, output) is None:
-        with open_label_writer(dataset, run, output) as writer, Progress(
-            console=Console(stderr=True), transient=True, disable=not show_progress
-        ) as progress:
+        with (
+            open_label_writer(dataset, run, output) as writer,
+            Progress(console=Console(stderr=True), transient=True, disable=not show_progress) as progress,
+        ):
             todo = writer.todo
             total = sum(dataset.episodes[index].length for index in todo)
             bar = progress.add_task(f"Labelling {labelling.dataset.name} (frames)", total=total)
@@ -173,7 +174,9 @@ def summarise(
     """Read back what was written and count."""
     labels = read_labels(run.place(output), run, dataset)
     starts = [dataset.episodes[index].from_index for index in run.episodes]
-    later = np.setdiff1d(np.arange(sum(dataset.episodes[index].length for index in run.episodes)), np.subtract(starts, starts[0]))
+    later = np.setdiff1d(
+        np.arange(sum(dataset.episodes[index].length for index in run.episodes)), np.subtract(starts, starts[0])
+    )
     return LabelSummary(
         place=run.place(output),
         num_episodes=len(run.episodes),

@@ -84,7 +84,7 @@ class SimulatedDepth:
 
 
 class DepthWatch:
-    """Observer that keeps the depth and the states at every frame of an episode whose policy plans one row at a time."""
+    """Observer that keeps depth and state at every frame of an episode whose policy plans one row at a time."""
 
     def __init__(self, environment: DepthEnvironment, camera: str) -> None:
         self.environment, self.camera = environment, camera

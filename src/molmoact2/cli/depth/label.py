@@ -52,11 +52,12 @@ class Label:
 
         shard = read_shard(self.shard)
         dataset = LeRobotDataset(self.dataset)
+        cameras = self.cameras or (first_camera(dataset),)
         labelling = Labelling(
             dataset=self.dataset,
             codec=self.codec,
-            source=choose_source(self.source, dataset, self.device),
-            cameras=self.cameras or (first_camera(dataset),),
+            source=choose_source(self.source, dataset, cameras, self.device),
+            cameras=cameras,
             device=self.device,
         )
         output = self.output or self.dataset.absolute().with_name(f"{self.dataset.absolute().name}_depth")
