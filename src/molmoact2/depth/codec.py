@@ -95,7 +95,10 @@ class DepthCodec(nn.Module):
 
 
 def save_codec(codec: DepthCodec, folder: str | Path) -> None:
-    """Write a codec as a folder of `config.json` and `model.safetensors`, whole or not at all; it must not exist yet."""
+    """Write a codec as a folder of `config.json` and `model.safetensors`, whole or not at all.
+
+    ValueError if the folder exists already and is not empty.
+    """
     write_folder(Path(folder), codec.config, codec.network.state_dict())
 
 

@@ -34,8 +34,9 @@ EPSILON = 1e-5
 
 
 def write_folder(folder: Path, config: CodecConfig, weights: Mapping[str, Tensor]) -> None:
-    """Write a codec's folder; it appears whole or not at all, and must not exist before."""
-    require(not folder.exists(), f"{folder} exists already. Choose a new folder.")
+    """Write a codec's folder; it appears whole or not at all, and must not exist before, or be empty."""
+    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    require(is_free, f"{folder} exists already. Choose a new folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(folder) as fresh:
         (fresh / CONFIG_FILE).write_text(json.dumps(config.as_json(), indent=2), encoding="utf-8")
@@ -158,15 +159,19 @@ def _published_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _find(
-    path: Path, part: str, wanted: list[tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]], all_: Mapping[str, Tensor]
+    path: Path,
+    part: str,
+    wanted: list[tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
+    all_: Mapping[str, Tensor],
 ) -> list[str]:
     """Names of the one run of neighbouring tensors that has the wanted shapes."""
     names, sizes = list(shapes), list(shapes.values())
     starts = [start for start in range(len(names)) if sizes[start : start + len(wanted)] == wanted]
     require(
         len(starts) == 1,
-        f"{path}: the {part.rstrip('.')} is a run of {len(wanted)} tensors from {wanted[0]} to {wanted[-2]} (training.md "
-        f"G); {len(starts)} such runs were found in {describe(all_)}.",
+        f"{path}: the {part.rstrip('.')} is a run of {len(wanted)} tensors from {wanted[0]} to {wanted[-2]} "
+        f"(training.md G); {len(starts)} such runs were found in {describe(all_)}.",
     )
     return names[starts[0] : starts[0] + len(wanted)]
 
@@ -188,8 +193,8 @@ def _find_codebook(path: Path, rest: Mapping[str, Tensor], config: CodecConfig) 
     vectors = [name for name in tables if is_alone or _are_means(tables, name, counts[0])]
     require(
         len(vectors) == 1,
-        f"{path}: which of {', '.join(tables)} are the vectors cannot be told: neither or both are the other divided by "
-        "the counts.",
+        f"{path}: which of {', '.join(tables)} are the vectors cannot be told: neither or both are the other divided "
+        "by the counts.",
     )
     return tables[vectors[0]]
 

@@ -7,6 +7,7 @@ Facts: training.md G. No normalisation layers. The letters: b maps, s pixels of 
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,7 @@ class Codebook(nn.Module):
 
 def make_encoder(channels: Sequence[int], code_dim: int) -> nn.Sequential:
     """Halve the map once per entry of `channels`, then two residual blocks and a 1x1 convolution to the features."""
-    pairs = zip((1, *channels), channels, strict=False)
+    pairs = pairwise((1, *channels))
     halvings = [(nn.Conv2d(before, after, 4, stride=2, padding=1), nn.ReLU()) for before, after in pairs]
     blocks = [ResidualBlock(channels[-1]) for _ in range(NUM_RESIDUAL_BLOCKS)]
     return nn.Sequential(*(layer for pair in halvings for layer in pair), *blocks, nn.Conv2d(channels[-1], code_dim, 1))
@@ -62,11 +63,13 @@ def make_encoder(channels: Sequence[int], code_dim: int) -> nn.Sequential:
 def make_decoder(channels: Sequence[int], code_dim: int) -> nn.Sequential:
     """The encoder's mirror: as many doublings, the first of which keeps the number of channels."""
     widths = (channels[-1], *reversed(channels))
-    pairs = zip(widths, widths[1:], strict=False)
+    pairs = pairwise(widths)
     doublings = [(nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()) for before, after in pairs]
     blocks = [ResidualBlock(widths[0]) for _ in range(NUM_RESIDUAL_BLOCKS)]
     first = (nn.Conv2d(code_dim, widths[0], 1), nn.ReLU())
-    return nn.Sequential(*first, *blocks, *(layer for pair in doublings for layer in pair), nn.Conv2d(channels[0], 1, 1))
+    return nn.Sequential(
+        *first, *blocks, *(layer for pair in doublings for layer in pair), nn.Conv2d(channels[0], 1, 1)
+    )
 
 
 class CodecNetwork(nn.Module):

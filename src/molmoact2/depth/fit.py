@@ -4,10 +4,11 @@ The loss is that of training.md G: squared error of the map, and 0.25 of the squ
 and its vector. The vectors follow the features that fall to them by moving averages. A vector that nothing falls to
 for a while is given a new place among the features that are worst served.
 
-Which maps a step sees, and where a vector is put, depend on seed and step alone: a run that was stopped goes on from its
-checkpoint as if nothing had happened.
+Which maps a step sees, and where a vector is put, depend on seed and step alone: a run that was stopped goes on from
+its checkpoint as if nothing had happened.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -77,7 +78,7 @@ class CodebookAverages:
 
     @torch.no_grad()
     def revive(self, features: Float[Tensor, "n d"], generator: torch.Generator) -> int:
-        """Put unused vectors onto features drawn by their squared distance to the nearest used one; returns how many."""
+        """Put unused vectors onto features drawn by squared distance to the nearest used one; returns how many."""
         is_dead = self.idle >= self.settings.revive_after
         num_dead = int(is_dead.sum())
         fresh = spread(features, self.codebook.vectors[~is_dead], min(num_dead, len(features)), generator)
@@ -118,11 +119,11 @@ def spread(
 class CodecFit:
     """A codec on its way: network, optimiser, averages and what was logged."""
 
-    def __init__(self, config: CodecConfig, settings: FitSettings) -> None:
+    def __init__(self, config: CodecConfig, settings: FitSettings, levels: UInt8[np.ndarray, "n h w"]) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             self.codec = DepthCodec(config).train()
-        self.settings = settings
+        self.settings, self.levels = settings, levels
         network = self.codec.network
         self.parameters = dict(network.named_parameters())
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings.learning_rate)
@@ -130,8 +131,9 @@ class CodecFit:
         self.log = torch.zeros(settings.steps, len(LOGGED))
         self.step_index = 0
 
-    def step(self, levels: UInt8[np.ndarray, "b h w"]) -> Float32[np.ndarray, " logged"]:
+    def step(self) -> Float32[np.ndarray, " logged"]:
         """Learn from one batch; returns its line of the log."""
+        levels = self.levels[drawn(len(self.levels), self.step_index, self.settings)]
         network, settings = self.codec.network, self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * learning_rate_factor(self.step_index, settings)
@@ -170,7 +172,9 @@ class CodecFit:
 
     def made_by(self) -> dict[str, object]:
         """What a run must have in common with its checkpoint."""
-        return {"config": self.codec.config.as_json(), "settings": asdict(self.settings)}
+        some = np.linspace(0, len(self.levels) - 1, 16).astype(int)
+        data = hashlib.sha256(str(self.levels.shape).encode() + self.levels[some].tobytes()).hexdigest()[:16]
+        return {"config": self.codec.config.as_json(), "settings": asdict(self.settings), "data": data}
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint. ValueError when it is damaged or of another run."""
@@ -204,7 +208,7 @@ def fit_codec(
     settings: FitSettings,
     checkpoint: Path | None = None,
     checkpoint_every: int = 200,
-    on_step: Callable[[int, Float32[np.ndarray, " logged"]], None] = lambda step, line: None,
+    on_step: Callable[[int, Float32[np.ndarray, " logged"]], None] = lambda _step, _line: None,
 ) -> tuple[DepthCodec, Float32[np.ndarray, "steps logged"]]:
     """Fit a codec to depth maps that are levels already (`levels_of`, `store_levels`); an array or a memory map.
 
@@ -212,11 +216,11 @@ def fit_codec(
     per step with the columns `LOGGED`. `on_step` is told the number of steps done and the last line.
     """
     require(len(levels), "There are no depth maps to fit a codec to.")
-    fit = CodecFit(config, settings)
+    fit = CodecFit(config, settings, levels)
     if checkpoint is not None and checkpoint.exists():
         fit.resume(checkpoint)
     while fit.step_index < settings.steps:
-        line = fit.step(levels[drawn(len(levels), fit.step_index, settings)])
+        line = fit.step()
         if checkpoint is not None and fit.step_index % checkpoint_every == 0:
             fit.save(checkpoint)
         on_step(fit.step_index, line)

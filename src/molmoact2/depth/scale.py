@@ -76,7 +76,7 @@ def check_depth(depth: np.ndarray) -> None:
 
 
 def levels_of(depth: Float32[np.ndarray, "n h w"], limits: Float32[np.ndarray, "n 2"]) -> UInt8[np.ndarray, "n h w"]:
-    """The level of every pixel, 0 to 255; depth outside the limits (possible with kind "fixed") gets the end's level."""
+    """The level of every pixel, 0 to 255; depth outside the limits (of kind "fixed") gets the end's level."""
     low, high = limits[:, :1, None], limits[:, 1:, None]
     scaled = (depth - low) / (high - low + np.float32(NOT_ZERO)) * np.float32(TOP)
     return np.clip(scaled, 0, TOP).astype(np.uint8)
@@ -94,9 +94,7 @@ def nearest_pixels(length: int, size: int) -> np.ndarray:
     return np.minimum(np.floor(np.arange(size) * ratio).astype(np.int64), length - 1)
 
 
-def depth_of(
-    values: Float[np.ndarray, "n s s"], limits: Float32[np.ndarray, "n 2"]
-) -> Float32[np.ndarray, "n s s"]:
+def depth_of(values: Float[np.ndarray, "n s s"], limits: Float32[np.ndarray, "n 2"]) -> Float32[np.ndarray, "n s s"]:
     """Depth that values in [0, 1] stand for, in the unit of the limits.
 
     A level is what is left when the fraction was cut off, so the middle of what it can have been is half a level above.
