@@ -18,16 +18,22 @@ from rich.table import Table
 
 from molmoact2.data import LeRobotDataset, action_chunks
 from molmoact2.embodiments import EMBODIMENTS
+from molmoact2.evaluation.depth_view import DepthView
 from molmoact2.evaluation.film import named_images
 from molmoact2.types import ActionChunk, Observation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
 
     from molmoact2.processing import TagStats
 
 PLANNED, RECORDED, QUIET = "#c2410c", "#1c1d20", "#65676e"
 PANELS_PER_ROW = 3
+THOUGHT_HEIGHT = 3.1
+"""Inches of the row of pictures of a thought."""
+ROW_RATIO, GATES_RATIO = 4.6, 0.6
+"""Width of the row and of the gates in it, in heights of a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +108,9 @@ def plot_prediction(
     space: ActionSpace,
     *,
     recorded: NDArray[np.float32] | None = None,
+    thought: DepthView | None = None,
 ) -> None:
-    """Draw the camera images beside every action dimension over time, and what was recorded, where given.
+    """Draw the camera images beside every action dimension over time, and what was recorded and thought, where given.
 
     `recorded` is [steps, action_dim]. The suffix of `path` decides the format.
     """
@@ -111,9 +118,10 @@ def plot_prediction(
 
     images = named_images(observation)
     num_rows = -(-len(space.names) // PANELS_PER_ROW)
-    height = 0.6 + max(1.7 * num_rows, 2.4 * len(images))
-    figure = Figure(figsize=(11.5, height), layout="constrained", facecolor="white")
-    pictures, panels = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 3.4))[0]
+    heights = [0.6 + max(1.7 * num_rows, 2.4 * len(images)), *[THOUGHT_HEIGHT] * (thought is not None)]
+    figure = Figure(figsize=(11.5, sum(heights)), layout="constrained", facecolor="white")
+    above, *below = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    pictures, panels = above.subfigures(1, 2, squeeze=False, width_ratios=(1, 3.4))[0]
     figure.suptitle(f"“{observation.instruction}”", fontsize=14, fontweight="bold")
     for axes, (name, image) in zip(pictures.subplots(len(images), 1, squeeze=False).flat, images.items(), strict=True):
         axes.imshow(image)
@@ -126,7 +134,30 @@ def plot_prediction(
         axes.set_axis_off()
     panels.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower right", frameon=False, ncols=2)
     panels.supxlabel("steps" if space.control_hz is None else "seconds", fontsize=9, color=QUIET)
+    for part, view in zip(below, filter(None, [thought]), strict=True):
+        draw_thought(part, view)
     figure.savefig(path, dpi=130)
+
+
+def draw_thought(part: "SubFigure", thought: DepthView) -> None:
+    """Draw the pictures of a thought in a row, with the gates of the layers at its end, and its facts below."""
+    ratios = [picture.shape[1] / picture.shape[0] for picture in thought.pictures.values()]
+    gates = [] if thought.gates is None else [thought.gates]
+    widths = [*ratios, *[GATES_RATIO] * len(gates)]
+    rest = max(0.01, ROW_RATIO - sum(widths))
+    *row, blank = part.subplots(1, len(widths) + 1, squeeze=False, width_ratios=[*widths, rest])[0]
+    blank.set_axis_off()
+    for axes, (title, picture) in zip(row, thought.pictures.items(), strict=False):
+        axes.imshow(picture)
+        axes.set_title(title, fontsize=9, color=QUIET, loc="left")
+        axes.set_axis_off()
+    for axes, values in zip(row[len(ratios) :], gates, strict=True):
+        axes.bar(np.arange(len(values)), values, color=PLANNED, width=0.7)
+        axes.set(ylim=(0, 1), xticks=[], yticks=[0, 1])
+        axes.set_title("gates, by layer", fontsize=9, color=QUIET, loc="left")
+        axes.tick_params(labelsize=8, colors=QUIET)
+        axes.spines[["top", "right"]].set_visible(False)
+    part.supxlabel(" · ".join(thought.facts), x=0.01, ha="left", fontsize=9, color=QUIET)
 
 
 def draw_dimension(
