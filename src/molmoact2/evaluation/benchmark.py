@@ -22,6 +22,7 @@ from molmoact2.evaluation.film import Film, FilmedEnvironment
 from molmoact2.evaluation.ledger import Ledger, Record, open_ledger
 from molmoact2.evaluation.policies import PolicySource
 from molmoact2.evaluation.rollout import UNOBSERVED, EpisodeResult, run_episode
+from molmoact2.evaluation.thoughts import Thoughts
 from molmoact2.evaluation.workers import run_in_order
 from molmoact2.types import Environment
 
@@ -95,17 +96,19 @@ def open_work(benchmark: Benchmark) -> Callable[[Job], Record]:
 def run_job(environment: FilmedEnvironment, source: PolicySource, machine: Record, job: Job) -> Record:
     """Run one episode and say how it went."""
     film = Film(environment) if job.film else None
+    thoughts = Thoughts(film or UNOBSERVED)
     result = run_episode(
         environment,
         source.start(job.seed),
         task=job.task,
         seed=job.seed,
         num_action_steps=source.num_action_steps,
-        observer=film or UNOBSERVED,
+        observer=thoughts,
     )
     if film and job.film:
         film.save(job.film)
-    return {**describe_episode(result), "film": job.film.name if job.film else None, "machine": machine}
+    film_name = job.film.name if job.film else None
+    return {**describe_episode(result), **thoughts.record, "film": film_name, "machine": machine}
 
 
 def describe_episode(result: EpisodeResult) -> Record:

@@ -1,8 +1,9 @@
 """A checkpoint in an episode: its own session, its whole horizon."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 
@@ -10,8 +11,10 @@ from molmoact2.evaluation.policies import PolicyChoice, PolicySource
 from molmoact2.inference import MolmoAct2Policy, load_policy
 from molmoact2.inference.checkpoint import locate
 from molmoact2.inference.session import Session
+from molmoact2.model.config import read_config
 from molmoact2.model.generate import DecodingError
 from molmoact2.tokens.action import ActionDecodeError
+from molmoact2.tokens.reading import parse_json, require
 from molmoact2.types import ActionChunk, NoActionError, Observation, Policy
 
 
@@ -21,26 +24,16 @@ class CheckpointEpisode:
 
     policy: MolmoAct2Policy
     embodiment: str
-    horizon: int
-    """Rows that are planned; how many of them are executed is for the episode loop to say."""
-    num_flow_steps: int | None
-    mode: Literal["continuous", "discrete"]
-    guided: bool
+    options: Mapping[str, Any]
+    """Of every call: `molmoact2.inference.request.ActOptions`. The whole horizon is planned; how many rows of it are
+    executed is for the episode loop to say."""
     session: Session
-    """Draws the episode's noise, which follows from the episode's seed."""
+    """Draws the episode's noise, which follows from the episode's seed, and remembers the last depth map."""
 
     def act(self, observation: Observation, /) -> ActionChunk:
         """Return the whole plan [horizon, action_dim]."""
         try:
-            return self.policy.act(
-                observation,
-                self.embodiment,
-                mode=self.mode,
-                guided=self.guided,
-                num_steps=self.num_flow_steps,
-                num_action_steps=self.horizon,
-                session=self.session,
-            )
+            return self.policy.act(observation, self.embodiment, session=self.session, **self.options)
         except (ActionDecodeError, DecodingError) as error:
             raise NoActionError(str(error)) from error
 
@@ -49,21 +42,27 @@ def open_checkpoint(choice: PolicyChoice, embodiment: str) -> PolicySource:
     """Load the checkpoint; ValueError when it is none, or does not know the robot with the tag `embodiment`."""
     if choice.num_threads:
         torch.set_num_threads(choice.num_threads)
+    choice.check()
     policy = load_policy(choice.name, dtype=choice.dtype)
     tag = policy.processor.tag(embodiment)
+    options = {"mode": choice.mode, "num_steps": choice.num_flow_steps, "num_action_steps": tag.action_horizon}
+    options |= {name: True for name in ("guided", "think", "think_ahead") if vars(choice)[name]}
 
     def start(seed: int) -> Policy:
-        return CheckpointEpisode(
-            policy=policy,
-            embodiment=embodiment,
-            horizon=tag.action_horizon,
-            num_flow_steps=choice.num_flow_steps,
-            mode=choice.mode,
-            guided=choice.guided,
-            session=policy.new_session(seed),
-        )
+        session = policy.new_session(seed)
+        return CheckpointEpisode(policy=policy, embodiment=embodiment, options=options, session=session)
 
     return PolicySource(start=start, num_action_steps=choice.num_action_steps or tag.n_action_steps)
+
+
+def check_thinking(name: str) -> None:
+    """ValueError unless this checkpoint was trained to think."""
+    directory, _ = locate(name, None)
+    config = parse_json((directory / "config.json").read_bytes(), "config.json")
+    require(
+        read_config(config).enable_depth_reasoning,
+        f"{name} was not trained to think: ask it without think, or give a checkpoint that was.",
+    )
 
 
 def fingerprint(name: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from molmoact2.envs.variations import NOMINAL, Variations
 from molmoact2.evaluation.benchmark import run_benchmark
 from molmoact2.evaluation.ledger import Record
 from molmoact2.evaluation.policies import PolicyChoice
@@ -19,15 +20,19 @@ def measure(
     num_episodes: int,
     num_workers: int,
     num_films: int = 0,
+    variations: Variations = NOMINAL,
     announce: Callable[[Record], str] | None = None,
 ) -> list[Record]:
     """Run the episodes (`num_episodes` per task) that `output` lacks; return those of all of them.
 
-    `announce` says what is printed about each episode when it ends, nothing by default.
+    `variations` are those of the scenes, none by default. `announce` says what is printed about each episode when it
+    ends, nothing by default.
 
     Raises ValueError for an unknown policy or task, or when `output` holds a run of another protocol.
     """
-    benchmark, protocol = make_benchmark(choice, tasks=tasks, num_episodes=num_episodes, num_films=num_films)
+    benchmark, protocol = make_benchmark(
+        choice, tasks=tasks, num_episodes=num_episodes, num_films=num_films, variations=variations
+    )
     return follow(
         run_benchmark(benchmark, output, protocol, num_workers=num_workers),
         title=choice.label,

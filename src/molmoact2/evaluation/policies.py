@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molmoact2.evaluation.experts import make_expert
+from molmoact2.tokens.reading import require
 from molmoact2.types import ActionChunk, Environment, Observation, Policy
 
 WITHOUT_CHECKPOINT = ("expert", "hold")
@@ -44,9 +45,25 @@ class PolicyChoice:
     """Whether a checkpoint integrates the flow or says its actions."""
     guided: bool = False
     """Whether a spoken action is made whole by saying only tokens that still fit."""
+    think: bool = False
+    """Whether a checkpoint predicts the depth map before it acts."""
+    think_ahead: bool = False
+    """Whether it acts on the map of the call before, and renews that for the next one."""
     dtype: str = "float32"
     num_threads: int | None = None
     """Threads that a checkpoint computes with; None leaves the choice to torch."""
+
+    def __post_init__(self) -> None:
+        require(self.think or not self.think_ahead, "To think ahead is a way to think: ask for think as well.")
+        is_able = self.name not in WITHOUT_CHECKPOINT or not self.think
+        require(is_able, f"{self.name!r} cannot think: give a checkpoint that was trained to.")
+
+    def check(self) -> None:
+        """Refuse, before anything is loaded, a checkpoint that is asked to think and was not trained to."""
+        if self.think:
+            from molmoact2.evaluation.checkpoint import check_thinking
+
+            check_thinking(self.name)
 
     def open(self, environment: Environment) -> PolicySource:
         """Load the policy for episodes of `environment`; ValueError when there is none of that name for its robot."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 from molmoact2 import envs
 from molmoact2.envs.labels import LabelledEnvironment
 from molmoact2.envs.perturbation import Perturbation
+from molmoact2.envs.variations import NOMINAL, Variations
 from molmoact2.evaluation.benchmark import FIRST_SEED, Benchmark
 from molmoact2.evaluation.experts import make_expert
 from molmoact2.evaluation.film import FilmedEnvironment
@@ -17,9 +18,9 @@ from molmoact2.registry import unknown
 from molmoact2.types import Environment
 
 
-def open_environment(name: str) -> FilmedEnvironment:
-    """Make the environment called `name`; every one of ours can be filmed."""
-    return cast(FilmedEnvironment, envs.make(name))
+def open_environment(name: str, variations: Variations = NOMINAL) -> FilmedEnvironment:
+    """Make the environment called `name`, with scenes that are varied; every one of ours can be filmed."""
+    return cast(FilmedEnvironment, envs.make(name, variations=variations))
 
 
 def open_labelled_environment(name: str, *, image_size: tuple[int, int]) -> LabelledEnvironment:
@@ -36,12 +37,21 @@ def choose_tasks(environment: Environment, tasks: Sequence[str]) -> tuple[str, .
 
 
 def make_benchmark(
-    choice: PolicyChoice, *, tasks: Sequence[str], num_episodes: int, num_films: int
+    choice: PolicyChoice,
+    *,
+    tasks: Sequence[str],
+    num_episodes: int,
+    num_films: int,
+    variations: Variations = NOMINAL,
 ) -> tuple[Benchmark, dict[str, Any]]:
-    """Return the benchmark and its protocol: all that makes a difference to the result of an episode."""
+    """Return the benchmark and its protocol: all that makes a difference to the result of an episode.
+
+    What a plain run does without, variations and thinking, is in the protocol only where it is asked for.
+    """
+    choice.check()
     environment = open_environment(choice.environment)
     benchmark = Benchmark(
-        open_environment=partial(open_environment, choice.environment),
+        open_environment=partial(open_environment, choice.environment, variations),
         open_policy=choice.open,
         tasks=choose_tasks(environment, tasks),
         num_episodes=num_episodes,
@@ -62,7 +72,8 @@ def make_benchmark(
         "molmoact2": importlib.metadata.version("molmoact2"),
     }
     environment.close()
-    return benchmark, protocol
+    extras = {"variations": variations.active, "think": choice.think, "think_ahead": choice.think_ahead}
+    return benchmark, protocol | {name: value for name, value in extras.items() if value}
 
 
 def make_recording(
