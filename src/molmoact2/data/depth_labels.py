@@ -167,7 +167,7 @@ def _compact(root: Path, name: str, values: NDArray[Any], run: LabelRun) -> NDAr
     require(is_right, f"{root}: the column {name} is {found}. {RELABEL}")
     dtype, count = {"bool": (bool, 2), "int64": (np.min_scalar_type(run.num_codes - 1), run.num_codes)}[expected]
     outside = np.flatnonzero(((values < 0) | (values.astype(np.int64, copy=False) >= count)).any(axis=1))
-    problem = f"has codes outside 0 to {count - 1} in {len(outside)} frames, the first of them {outside[:1]}"
+    problem = f"has codes outside 0 to {count - 1} in {len(outside)} frames, the first of them frame {[*outside, 0][0]}"
     require(not len(outside), f"{root}: the column {name} {problem}. {RELABEL}")
     return values.astype(dtype)
 

@@ -43,9 +43,7 @@ class LabelWriter:
         """
         record, task_index = self._dataset.episodes[self.todo[0]], self._dataset.column("task_index")
         rows = slice(record.from_index, record.to_index)
-        columns = {
-            column_name(camera, part): vars(found)[part] for camera, found in labels.items() for part in PARTS
-        }
+        columns = {column_name(camera, part): vars(found)[part] for camera, found in labels.items() for part in PARTS}
         self._writer.add_episode(
             Episode(
                 images={},

@@ -6,7 +6,7 @@ the camera's axis, farther is larger; or relative inverse depth, nearer is large
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ class DepthSource(Protocol[Dataset, Record]):
         ...
 
 
+@runtime_checkable
 class Pictured(Protocol):
     """A dataset, as far as a source needs it that looks at images only."""
 
@@ -46,6 +47,7 @@ class Pictured(Protocol):
         ...
 
 
+@runtime_checkable
 class Numbered(Protocol):
     """An episode, as far as a source needs it that looks at images only."""
 
