@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor, nn
 
 from molmoact2.depth.codec_config import CodecConfig
@@ -35,11 +35,16 @@ class DepthCodec(nn.Module):
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on CPUs
         self.eval()
 
-    def encode(self, depth: Float32[np.ndarray, "n h w"]) -> Int64[np.ndarray, "n cells"]:
-        """The codes of depth maps, row by row. With a scale of kind "episode": all maps of one episode.
+    def encode(self, depth: np.ndarray) -> Int64[np.ndarray, "n cells"]:
+        """The codes of depth maps, row by row.
 
-        With a "fixed" scale, depth outside its limits is treated as the limit. Raises ValueError, naming the frame,
-        for NaN and infinity.
+        With a "fixed" scale, depth outside its limits is treated as the limit.
+
+        Args:
+            depth: float32 [n, h, w] in the unit of the codec; with a scale of kind "episode" all maps of one episode.
+
+        Raises:
+            ValueError: depth of another type or number of dimensions, or with NaN or infinity; names the frame.
         """
         check_depth(depth)
         limits = self.config.scale.limits(depth)
@@ -57,8 +62,11 @@ class DepthCodec(nn.Module):
         return (maps[:, None].float() / TOP - 0.5) / 0.5
 
     @torch.inference_mode()
-    def decode(self, codes: Int[np.ndarray, "n cells"]) -> Float32[np.ndarray, "n s s"]:
-        """The maps that codes stand for, from 0 (low end of the scale) to 1 (high end)."""
+    def decode(self, codes: np.ndarray) -> Float32[np.ndarray, "n s s"]:
+        """The maps that codes (integers [n, cells]) stand for, from 0 (low end of the scale) to 1 (high end).
+
+        Raises ValueError for codes of another shape, or that the codebook does not have.
+        """
         self.check_codes(codes)
         side, device = self.config.side, self.network.codebook.vectors.device
         parts = torch.from_numpy(np.asarray(codes, np.int64)).to(device).split(BATCH)
@@ -80,13 +88,13 @@ class DepthCodec(nn.Module):
         )
 
     def to_depth(
-        self, values: Float32[np.ndarray, "n s s"], limits: Float32[np.ndarray, "n 2"]
-    ) -> Float32[np.ndarray, "n s s"]:
+        self, values: Float32[np.ndarray, "n h w"], limits: Float32[np.ndarray, "n 2"]
+    ) -> Float32[np.ndarray, "n h w"]:
         """Depth of decoded maps in the unit of the source, between the limits that their scale had."""
         return depth_of(values, limits)
 
-    def picture(self, codes: Int[np.ndarray, " cells"]) -> UInt8[np.ndarray, "s s 3"]:
-        """The map that codes stand for, near bright and far dark."""
+    def picture(self, codes: np.ndarray) -> UInt8[np.ndarray, "s s 3"]:
+        """The map that codes (integers [cells]) stand for, near bright and far dark. ValueError where `decode` does."""
         return self.coloured(self.decode(np.asarray(codes)[None])[0])
 
     def coloured(self, values: Float32[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n 3"]:

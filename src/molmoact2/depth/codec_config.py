@@ -1,12 +1,11 @@
 """The numbers of a depth codec, as they stand in its `config.json`."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from molmoact2.depth.scale import DepthScale
-from molmoact2.tokens.reading import is_a, read_field, read_list, require
+from molmoact2.depth.scale import KINDS, DepthScale
+from molmoact2.tokens.reading import is_a, read_field, read_list, read_optional, require
 
 UNITS = {"m": "low", "inverse": "high"}
 """Unit of a depth source -> which end of its scale is near."""
@@ -75,18 +74,22 @@ class CodecConfig:
         scale = read_field(document, "scale", dict, file)
         unknown = (document.keys() - {"format", *cls.__dataclass_fields__}) | (scale.keys() - {"kind", "low", "high"})
         require(not unknown, f"{file} has fields that no depth codec has: {', '.join(sorted(unknown))}.")
-        limits = {name: scale.get(name) for name in ("low", "high")}
-        wrong = {name: value for name, value in limits.items() if value is not None and not _is_number(value)}
-        require(not wrong, f"{file}: the limits of the scale must be numbers or null, got {wrong}.")
+        limits = {name: read_optional(scale, name, float, file) for name in ("low", "high")}
         return cls(
             image_size=read_field(document, "image_size", int, file),
             channels=read_list(document, "channels", int, file),
             code_dim=read_field(document, "code_dim", int, file),
             num_codes=read_field(document, "num_codes", int, file),
-            scale=DepthScale(kind=read_field(scale, "kind", str, file), **limits),  # type: ignore[arg-type]
-            unit=read_field(document, "unit", str, file),  # type: ignore[arg-type]
+            scale=DepthScale(
+                kind=_one_of(scale, "kind", KINDS, file),
+                **{name: None if value is None else float(value) for name, value in limits.items()},
+            ),
+            unit=_one_of(document, "unit", UNITS, file),
         )
 
 
-def _is_number(value: Any) -> bool:
-    return is_a(value, float) and math.isfinite(value)
+def _one_of(document: Mapping[str, Any], name: str, allowed: Collection[str], file: str) -> Any:
+    """A word that must be one of those allowed."""
+    word = read_field(document, name, str, file)
+    require(word in allowed, f"{file}: {name!r} must be one of {', '.join(allowed)}, got {word!r}.")
+    return word

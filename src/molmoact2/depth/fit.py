@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ from molmoact2.depth.scale import DepthScale, check_depth, levels_of
 from molmoact2.tokens.reading import require
 
 LOGGED = ("map_error", "code_error", "perplexity", "codes_used")
-"""What is written down of every step: mean squared errors, and how evenly its cells used the codebook."""
+"""What is written down of every step: the two parts of the loss, and how evenly its cells used the codebook."""
+MAP_ERRORS = {"squared": F.mse_loss, "absolute": F.l1_loss}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class FitSettings:
     learning_rate: float = 1e-3
     """Of Adam: linear warm-up, then down to 0 along a cosine."""
     warmup_steps: int = 50
+    map_error: Literal["squared", "absolute"] = "squared"
+    """Of the map (the reference's is squared). Absolute errors give small things on a table more weight."""
     commitment: float = 0.25
     """Weight of the distance between features and vectors (the reference's)."""
     decay: float = 0.99
@@ -150,7 +153,7 @@ class CodecFit:
         passed = (features + (vectors - features).detach()).view(grid.shape).permute(0, 3, 1, 2)
         with torch.autocast(maps.device.type, torch.bfloat16):
             decoded = network.decoder(passed)
-        map_error = F.mse_loss(decoded.float(), maps)
+        map_error = MAP_ERRORS[settings.map_error](decoded.float(), maps)
         self.optimizer.zero_grad(set_to_none=True)
         (map_error + settings.commitment * code_error).backward()
         self.optimizer.step()

@@ -60,11 +60,11 @@ class DepthScale:
 
 def check_depth(depth: np.ndarray) -> None:
     """Raise ValueError, naming the frame, unless these are depth maps: float32 [n, h, w], all finite."""
-    good = isinstance(depth, np.ndarray) and depth.ndim == 3 and depth.dtype == np.float32 and depth.size > 0
+    good = depth.ndim == 3 and depth.dtype == np.float32 and depth.size > 0
     require(
         good,
         "Depth maps must be one float32 array [frames, height, width] that is not empty, got "
-        f"{type(depth).__name__} {np.shape(depth)} of {np.asarray(depth).dtype}.",
+        f"{list(depth.shape)} of {depth.dtype}.",
     )
     is_bad = ~np.isfinite(depth).all(axis=(1, 2))
     require(
@@ -94,7 +94,7 @@ def nearest_pixels(length: int, size: int) -> np.ndarray:
     return np.minimum(np.floor(np.arange(size) * ratio).astype(np.int64), length - 1)
 
 
-def depth_of(values: Float[np.ndarray, "n s s"], limits: Float32[np.ndarray, "n 2"]) -> Float32[np.ndarray, "n s s"]:
+def depth_of(values: Float[np.ndarray, "n h w"], limits: Float32[np.ndarray, "n 2"]) -> Float32[np.ndarray, "n h w"]:
     """Depth that values in [0, 1] stand for, in the unit of the limits.
 
     A level is what is left when the fraction was cut off, so the middle of what it can have been is half a level above.
