@@ -3,13 +3,14 @@
 import importlib.util
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
 from molmoact2.depth import anything
-from molmoact2.depth.anything import AnythingDepth, load_anything, require_transformers
+from molmoact2.depth.anything import AnythingDepth, input_size, load_anything, require_transformers
 from molmoact2.depth.sources import CallableDepth, ExpectedDepth
 
 EXPECTED = ExpectedDepth(source="laser", unit="m", episode_index=7, camera="front", num_frames=3, size=(4, 6))
@@ -75,26 +76,29 @@ class Batch(dict):
 
 
 class Stub:
-    """A network whose depth is the red channel, at half the size; it notes how much it is given."""
+    """A processor and network whose depth is the red channel, at half the size; it notes how much it is given."""
+
+    size: ClassVar = {"height": 24}
+    ensure_multiple_of = 4
 
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def process(self, images, return_tensors):
-        assert return_tensors == "pt"
+    def __call__(self, images, size, keep_aspect_ratio, return_tensors):
+        assert (size, keep_aspect_ratio, return_tensors) == ({"height": 24, "width": 32}, False, "pt")
         self.batches.append(len(images))
         batch = Batch()
         batch["pixel_values"] = torch.from_numpy(np.stack(images)[:, ::2, ::2])
         return batch
 
-    def __call__(self, pixel_values):
+    def network(self, pixel_values):
         return SimpleNamespace(predicted_depth=pixel_values[..., 0].to(torch.float64))
 
 
 def test_images_go_in_batches_and_depth_comes_back_in_their_size(monkeypatch):
     monkeypatch.setattr(anything, "BATCH", 2)
     stub = Stub()
-    source = AnythingDepth(name="stub", processor=stub.process, network=stub)
+    source = AnythingDepth(name="stub", processor=stub, network=stub.network)
     dataset = SimpleNamespace(episode_images=lambda episode, camera: {(3, "front"): IMAGES}[episode, camera])
     depth = source.episode(dataset, SimpleNamespace(episode_index=3), "front")
     assert stub.batches == [2, 2, 1]
@@ -104,6 +108,21 @@ def test_images_go_in_batches_and_depth_comes_back_in_their_size(monkeypatch):
     np.testing.assert_array_equal(depth[:, [0, 0, -1, -1], [0, -1, 0, -1]], half[:, [0, 0, -1, -1], [0, -1, 0, -1]])
     row = np.interp(np.linspace(0, 31, 64), np.arange(32), half[2, 0])
     np.testing.assert_allclose(depth[2, 0], row, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((128, 128), (518, 518)),
+        ((240, 320), (518, 686)),
+        ((480, 640), (518, 686)),
+        ((1280, 720), (924, 518)),
+        ((180, 320), (518, 924)),
+        ((518, 524), (518, 518)),
+    ],
+)
+def test_the_shorter_side_is_what_the_network_was_trained_on(size, expected):
+    assert input_size(size, 518, 14) == expected
 
 
 def test_without_transformers_it_says_how_to_install_it(monkeypatch):

@@ -1,7 +1,8 @@
 """Depth from single images by Depth-Anything-V2, through transformers: relative inverse depth, nearer is larger.
 
-The released Think checkpoints were labelled with the Base model, its maps resized to the image bilinearly with aligned
-corners (training.md G). transformers prepares the images as the model's own `preprocessor_config.json` says.
+The released Think checkpoints were labelled with the Base model: the shorter side of an image becomes 518 pixels, and
+maps are resized to the image bilinearly with aligned corners (training.md G). The rest of what is done to images is as
+the model's own `preprocessor_config.json` says; transformers resizes with PIL, the reference with OpenCV.
 """
 
 import importlib
@@ -45,10 +46,21 @@ class AnythingDepth:
 
     @torch.inference_mode()
     def _batch(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float32[np.ndarray, "n h w"]:
-        inputs = self.processor(images=list(images), return_tensors="pt").to(self.device)
-        depth = self.network(**inputs).predicted_depth.float()
         size = images.shape[1:3]
+        height, width = input_size(size, self.processor.size["height"], self.processor.ensure_multiple_of)
+        options = {"size": {"height": height, "width": width}, "keep_aspect_ratio": False, "return_tensors": "pt"}
+        inputs = self.processor(images=list(images), **options).to(self.device)
+        depth = self.network(**inputs).predicted_depth.float()
         return F.interpolate(depth[:, None], size, mode="bilinear", align_corners=True)[:, 0].cpu().numpy()
+
+
+def input_size(size: tuple[int, ...], shorter: int, multiple: int) -> tuple[int, ...]:
+    """What the network sees of an image of `size` (height, width): the shorter side is `shorter`, both are multiples.
+
+    transformers by itself would make the longer side `shorter` where an image is smaller than that.
+    """
+    scale = shorter / min(size)
+    return tuple(max(shorter, round(side * scale / multiple) * multiple) for side in size)
 
 
 def require_transformers() -> Any:
