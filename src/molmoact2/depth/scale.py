@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Shaped, UInt8
 
 from molmoact2.tokens.reading import require
 
@@ -82,7 +82,7 @@ def levels_of(depth: Float32[np.ndarray, "n h w"], limits: Float32[np.ndarray, "
     return np.clip(scaled, 0, TOP).astype(np.uint8)
 
 
-def resized(maps: UInt8[np.ndarray, "n h w"], size: int) -> UInt8[np.ndarray, "n size size"]:
+def resized(maps: Shaped[np.ndarray, "n h w"], size: int) -> Shaped[np.ndarray, "n size size"]:
     """Nearest pixel as OpenCV's INTER_NEAREST takes it: output i is input floor(i · length / size)."""
     rows, columns = (nearest_pixels(length, size) for length in maps.shape[1:])
     return maps[:, rows[:, None], columns]

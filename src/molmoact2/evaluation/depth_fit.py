@@ -8,6 +8,7 @@ definitions of nothing are counted side by side: the change map of depth reasoni
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
@@ -34,6 +35,18 @@ class HeldOut:
     depth: Depth
     images: UInt8[np.ndarray, "n h2 w2 3"] | None = None
     """What the camera saw; without, nothing is said about flicker where the images are unchanged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """The unit in which a codec is judged, where that is not its own."""
+
+    unit: Literal["m", "inverse"]
+    """Of the depth that is given to `measure_codec`."""
+    seen: Callable[[Depth], Depth]
+    """From that unit to the codec's."""
+    meant: Callable[[Depth], Depth]
+    """Back."""
 
 
 @dataclass(kw_only=True)
@@ -83,7 +96,7 @@ class Errors:
 
 @dataclass(kw_only=True)
 class CodecQuality:
-    """What was measured, in the unit of the codec (or what `measure_codec` was told to convert it to)."""
+    """What was measured, in the unit of the codec (or that of `Judged`)."""
 
     num_codes: int
     codes: list[np.ndarray] = field(default_factory=list, repr=False)
@@ -127,20 +140,20 @@ class CodecQuality:
         }
 
 
-def measure_codec(
-    codec: DepthCodec, episodes: Iterable[HeldOut], *, converted: Callable[[Depth], Depth] = lambda depth: depth
-) -> CodecQuality:
-    """Encode and decode episodes and compare. `converted` is applied to true and decoded depth before errors are taken.
-
-    Memory is bounded by one episode's depth and a batch of maps.
-    """
+def measure_codec(codec: DepthCodec, episodes: Iterable[HeldOut], *, judged: Judged | None = None) -> CodecQuality:
+    """Encode and decode episodes and compare. Memory is bounded by one episode's depth and a batch of maps."""
+    judged = judged or Judged(unit=codec.config.unit, seen=_same, meant=_same)
     quality = CodecQuality(num_codes=codec.config.num_codes)
     for episode in episodes:
-        codes = codec.encode(episode.depth)
+        codes = codec.encode(judged.seen(episode.depth))
         quality.codes.append(codes)
-        _add_errors(quality, codec, episode.depth, codes, converted)
-        _add_flicker(quality, codec, episode, codes)
+        _add_errors(quality, codec, episode.depth, codes, judged)
+        _add_flicker(quality, codec, episode, codes, judged.unit)
     return quality
+
+
+def _same(depth: Depth) -> Depth:
+    return depth
 
 
 def reconstructed(codec: DepthCodec, depth: Depth, codes: Int64[np.ndarray, "n cells"]) -> Depth:
@@ -149,16 +162,15 @@ def reconstructed(codec: DepthCodec, depth: Depth, codes: Int64[np.ndarray, "n c
 
 
 def _add_errors(
-    quality: CodecQuality, codec: DepthCodec, depth: Depth, codes: Int64[np.ndarray, "n cells"],
-    converted: Callable[[Depth], Depth],
-) -> None:  # fmt: skip
-    config = codec.config
-    limits = config.scale.limits(depth)
-    is_moving = in_front(depth, config.unit)
-    is_inside = (depth >= limits[:, :1, None]) & (depth <= limits[:, 1:, None])
+    quality: CodecQuality, codec: DepthCodec, depth: Depth, codes: Int64[np.ndarray, "n cells"], judged: Judged
+) -> None:
+    config, seen = codec.config, judged.seen(depth)
+    limits = config.scale.limits(seen)
+    is_moving = in_front(depth, judged.unit)
+    is_inside = (seen >= limits[:, :1, None]) & (seen <= limits[:, 1:, None])
     for block in _blocks(len(depth)):
-        said = codec.to_depth(codec.decode(codes[block]), limits[block])
-        errors = np.abs(converted(said) - converted(resized(depth[block], config.image_size)))
+        said = judged.meant(codec.to_depth(codec.decode(codes[block]), limits[block]))
+        errors = np.abs(said - resized(depth[block], config.image_size))
         inside = resized(is_inside[block], config.image_size)
         quality.errors.add(errors, inside)
         quality.moving_errors.add(errors, inside & resized(is_moving[block], config.image_size))
@@ -171,22 +183,21 @@ def in_front(depth: Depth, unit: str) -> Bool[np.ndarray, "n h w"]:
 
 
 def _add_flicker(
-    quality: CodecQuality, codec: DepthCodec, episode: HeldOut, codes: Int64[np.ndarray, "n cells"]
+    quality: CodecQuality, codec: DepthCodec, episode: HeldOut, codes: Int64[np.ndarray, "n cells"], unit: str
 ) -> None:
     is_other = codes[1:] != codes[:-1]
     quality.changes.add(np.ones_like(is_other), is_other)
-    quality.still_flicker.add(still_cells(codec, episode.depth), is_other)
+    quality.still_flicker.add(still_cells(codec, episode.depth, STILL[unit]), is_other)
     images = [] if episode.images is None else episode.images
     unchanged = [~changed_cells(before, after, side=codec.config.side) for before, after in pairwise(images)]
-    quality.unchanged_flicker.add(
-        np.array(unchanged, bool).reshape(-1, codec.config.num_cells), is_other[: len(unchanged)]
-    )
+    is_unchanged = np.array(unchanged, bool).reshape(-1, codec.config.num_cells)
+    quality.unchanged_flicker.add(is_unchanged, is_other[: len(unchanged)])
 
 
-def still_cells(codec: DepthCodec, depth: Depth) -> Bool[np.ndarray, "n_minus_1 cells"]:
-    """For each frame but the first: cells in which no depth moved since the frame before."""
+def still_cells(codec: DepthCodec, depth: Depth, most: float) -> Bool[np.ndarray, "n_minus_1 cells"]:
+    """For each frame but the first: cells in which no depth moved by more than `most` since the frame before."""
     side, cell = codec.config.side, codec.config.pixels_per_cell
-    moved = np.abs(np.diff(depth, axis=0)) > STILL[codec.config.unit]
+    moved = np.abs(np.diff(depth, axis=0)) > most
     grids = [resized(moved[block], codec.config.image_size) for block in _blocks(len(moved))]
     still = [~grid.reshape(-1, side, cell, side, cell).any(axis=(2, 4)).reshape(len(grid), -1) for grid in grids]
     return np.concatenate([np.empty((0, codec.config.num_cells), bool), *still])

@@ -26,6 +26,8 @@ from molmoact2.evaluation.depth_fit_report import draw_fit, make_example
 
 REPORT_FILE, NUMBERS_FILE = "report.png", "fit.json"
 EXAMPLE_FRAMES = 5
+CHECKPOINT_EVERY = 100
+"""Steps."""
 T = TypeVar("T")
 
 
@@ -60,6 +62,7 @@ def fit_to_dataset(
             stored.levels,
             settings=settings,
             checkpoint=work / "checkpoint.safetensors",
+            checkpoint_every=CHECKPOINT_EVERY,
             on_step=lambda step, _line: progress.update(fitting, completed=step),
         )
         quality = measure_codec(codec, episodes.to_measure(_followed(progress, "Episodes measured", held_out)))
