@@ -84,7 +84,7 @@ def framed(view: DepthView) -> NDArray[np.uint8]:
     below = MARGIN + TITLE_HEIGHT + height + 14
     draw.text((MARGIN, below), view.headline, font=font(19), fill=INK)
     draw.text((MARGIN, below + 30), " · ".join(view.facts), font=font(14), fill=QUIET)
-    draw_gates(draw, view.gates, right=canvas.width - MARGIN, bottom=below + WORDS_HEIGHT - 16)
+    draw_gates(draw, view.gates, right=canvas.width - MARGIN, bottom=below + 24)
     return np.asarray(canvas)
 
 
@@ -96,7 +96,8 @@ def draw_gates(draw: ImageDraw.ImageDraw, gates: NDArray[np.float32] | None, *, 
     left = right - pitch * len(gates)
     draw.text((left - 8, bottom), "gates", font=font(14), fill=QUIET, anchor="rs")
     for layer, gate in enumerate(gates.tolist()):
-        start, end = left + layer * pitch, left + (layer + 1) * pitch - 3
+        start = left + layer * pitch
+        end = start + max(0, pitch - 3)
         draw.rectangle((start, bottom - BAR_HEIGHT, end, bottom), fill="#efede8")
         draw.rectangle((start, bottom - round(BAR_HEIGHT * gate), end, bottom), fill=ACCENT)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from molmoact2.types import Image
+from molmoact2.types import DepthReasoning, Image
 
 OUTLINE = ((1, 30), (3, 255), (4, 30))
 """The line around renewed cells, from outside to inside: up to how many pixels from their edge, and which grey. White
@@ -19,6 +19,8 @@ GRID_OPACITY = 0.22
 """Of the white lines between two renewed cells."""
 HEAT = np.array([(247, 246, 243), (253, 208, 162), (241, 105, 19), (166, 54, 3), (60, 16, 2)], np.float32)
 """From no error to a large one."""
+CODES_SIZE = (320, 320)
+"""(height, width) of codes drawn as colours."""
 GOLDEN_RATIO = 0.6180339887
 
 
@@ -48,9 +50,9 @@ def spread(cells: NDArray, size: tuple[int, ...]) -> NDArray:
 
 
 def cell_indices(num_cells: int, size: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row of cells that each row of pixels lies in, and column of cells that each column lies in."""
+    """Row of cells that the middle of each row of pixels lies in, and the same for columns."""
     side = int(num_cells**0.5)
-    rows, columns = (np.arange(pixels) * side // pixels for pixels in size)
+    rows, columns = ((2 * np.arange(pixels) + 1) * side // (2 * pixels) for pixels in size)
     return rows, columns
 
 
@@ -67,6 +69,11 @@ def eroded(inside: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
         windows = np.lib.stride_tricks.sliding_window_view(np.pad(inside, padding), 2 * distance + 1, axis=axis)
         inside = np.all(windows, axis=-1)
     return inside
+
+
+def depth_picture(thought: DepthReasoning) -> NDArray[np.uint8]:
+    """The map that a policy thought of; without a decoder, a colour for each code."""
+    return code_colours(thought.codes, CODES_SIZE) if thought.preview is None else thought.preview
 
 
 def code_colours(codes: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.uint8]:

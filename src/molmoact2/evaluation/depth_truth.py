@@ -1,5 +1,6 @@
 """How far decoded depth is from the truth, in metres."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,8 @@ from molmoact2.data.errors import require
 from molmoact2.depth.codec import DepthCodec
 from molmoact2.depth.sources import ExpectedDepth
 from molmoact2.evaluation.depth_sources import choose_source
+from molmoact2.evaluation.simulated_depth import DepthEnvironment
+from molmoact2.types import DepthReasoning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,21 @@ def open_truth(words: str, dataset: LeRobotDataset, episode: int, camera: str, c
         size=dataset.image_size(camera),
     )
     return EpisodeTruth(codec=codec, depth=expected.check(choice.open(dataset).episode(dataset, record, camera)))
+
+
+def judge_by(environment: DepthEnvironment, codec: DepthCodec) -> Callable[[str, DepthReasoning], float]:
+    """What tells the mean error, in millimetres, of a thought about what a camera of a simulator sees now.
+
+    Raises ValueError for a codec whose scale is known only when the episode is over.
+    """
+    kind = codec.config.scale.kind
+    require(kind != "episode", "The scale of this codec is that of a whole episode, which is not over yet.")
+
+    def judge(camera: str, thought: DepthReasoning) -> float:
+        truth = EpisodeTruth(codec=codec, depth=environment.observe_depth(camera)[None])
+        return truth.of(0, thought.codes).error_mm
+
+    return judge
 
 
 def check_episode(dataset: LeRobotDataset, episode: int) -> None:

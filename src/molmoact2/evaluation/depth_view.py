@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from molmoact2.evaluation.depth_pictures import code_colours, error_colours, outlined, resized
+from molmoact2.evaluation.depth_pictures import depth_picture, error_colours, outlined, resized
 from molmoact2.evaluation.depth_truth import DepthTruth
 from molmoact2.types import DepthReasoning, Image
 
@@ -70,12 +70,6 @@ def view_thought(
     )
 
 
-def depth_picture(thought: DepthReasoning) -> NDArray[np.uint8]:
-    """The map that a policy thought of; without a decoder, a colour for each code."""
-    square = (PICTURE_HEIGHT, PICTURE_HEIGHT)
-    return code_colours(thought.codes, square) if thought.preview is None else thought.preview
-
-
 def picture_size(image: Image) -> tuple[int, int]:
     """(height, width) in which an image is drawn, its shape kept; both are even, as videos need it."""
     height, width = image.shape[:2]
@@ -105,4 +99,4 @@ def truth_facts(truth: DepthTruth | None) -> list[str]:
     """The mean error in words; nothing without the truth."""
     if truth is None:
         return []
-    return [f"{truth.error_mm:.0f} mm from the truth on average (the codec's own {truth.best_error_mm:.0f})"]
+    return [f"{truth.error_mm:.1f} mm from the truth on average (the codec's own {truth.best_error_mm:.1f})"]

@@ -3,16 +3,17 @@
     NAME.mp4     H.264, one frame per control step and the last one
     NAME.npz     steps [plans], chunks [plans, horizon, action_dim], executed [steps, action_dim],
                  measured [steps + 1, state_dim], and as JPEG files [bytes] `poster`, the last frame of the video,
-                 and `camera/NAME`, that camera's images, one per plan, row by row, `SHEET_COLUMNS` in a row
+                 and `camera/NAME`, that camera's images, one per plan, row by row, `SHEET_COLUMNS` in a row; what a
+                 policy thought at each plan is there as a camera's image too
 
 Frames are compressed and images kept small as they come, so that a long episode takes little memory.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import av
 import einops
@@ -20,12 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from molmoact2.evaluation.depth_tile import thought_tile
 from molmoact2.evaluation.ledger import write_whole
-from molmoact2.types import ActionChunk, Environment, Image, Observation, Outcome
+from molmoact2.types import ActionChunk, DepthReasoning, Environment, Image, Observation, Outcome
 
 FILM_CAMERA = "overview"
 FILM_HEIGHT, FILM_WIDTH = 360, 480
 CAMERA_PREFIX = "camera/"
+THOUGHT = "its depth map"
+"""Stands where a camera's name stands, for what a policy thought."""
 SHEET_COLUMNS = 16
 
 
@@ -41,11 +45,17 @@ class FilmedEnvironment(Environment, Protocol):
         ...
 
 
+Judge: TypeAlias = Callable[[str, DepthReasoning], float]
+"""Says how far a thought about what a camera sees now is from the true depth: the mean distance in millimetres."""
+
+
 class Film:
     """Observer that films one episode of an environment."""
 
-    def __init__(self, environment: FilmedEnvironment) -> None:
+    def __init__(self, environment: FilmedEnvironment, judge: Judge | None = None) -> None:
+        """`judge` knows the true depth; without it thoughts are shown without their errors."""
         self.environment = environment
+        self.judge = judge
         self.video = VideoEncoder(height=FILM_HEIGHT, width=FILM_WIDTH, frames_per_second=round(environment.control_hz))
         self.steps: list[int] = []
         self.chunks: list[NDArray[np.float32]] = []
@@ -59,7 +69,7 @@ class Film:
             self._expose()
         self.steps.append(step)
         self.chunks.append(chunk.actions)
-        for name, image in named_images(observation).items():
+        for name, image in (named_images(observation) | self._thought(observation, chunk.depth)).items():
             self.images.setdefault(name, []).append(image)
 
     def stepped(self, _step: int, executed: NDArray[np.floating], _outcome: Outcome, /) -> None:
@@ -83,6 +93,14 @@ class Film:
         )
         write_whole(path.with_name(path.name + ".mp4"), self.video.finish())
         write_whole(path.with_name(path.name + ".npz"), archive.getvalue())
+
+    def _thought(self, observation: Observation, thought: DepthReasoning | None) -> dict[str, Image]:
+        """The thought as a picture like those of the cameras; none where there was no thought."""
+        if thought is None:
+            return {}
+        camera, image = next(iter(named_images(observation).items()))
+        error_mm = None if self.judge is None else self.judge(camera, thought)
+        return {THOUGHT: thought_tile(thought, image, error_mm=error_mm)}
 
     def _expose(self) -> None:
         self.measured.append(self.environment.joint_state())

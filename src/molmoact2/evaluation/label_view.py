@@ -12,17 +12,16 @@ from molmoact2.data.depth_labels import DepthLabels
 from molmoact2.data.errors import require
 from molmoact2.data.reader import Frame
 from molmoact2.depth.codec import DepthCodec, fingerprint
-from molmoact2.evaluation.depth_pictures import outlined, resized
+from molmoact2.evaluation.depth_pictures import depth_picture, outlined, resized
 from molmoact2.evaluation.depth_truth import DepthTruth, EpisodeTruth, check_episode
 from molmoact2.evaluation.depth_view import (
     DepthView,
-    depth_picture,
     picture_size,
     renewed,
     truth_facts,
     truth_pictures,
 )
-from molmoact2.evaluation.rerun_log import RerunLog, log_thought, numbered
+from molmoact2.evaluation.rerun_log import TRUTH_NUMBERS, TRUTH_PICTURES, RerunLog, log_thought, numbered
 from molmoact2.types import DepthReasoning
 
 
@@ -61,8 +60,9 @@ class LabelledEpisode:
     @property
     def viewer_paths(self) -> tuple[Sequence[str], Sequence[str]]:
         """Pictures and groups of numbers that get a view of their own in the viewer."""
-        cameras = [f"cameras/{name}" for name in self.dataset.cameras]
-        return [*cameras, "own depth", "depth"], ["cells", "actions", "state"]
+        cameras, has_truth = [f"cameras/{name}" for name in self.dataset.cameras], self.truth is not None
+        numbers = ["actions", "state", "cells", *TRUTH_NUMBERS * has_truth]
+        return [*cameras, "own_depth", "depth", *TRUTH_PICTURES * has_truth], numbers
 
     def moments(self) -> Iterator[Frame]:
         """The frames of the episode, with images."""
@@ -97,7 +97,7 @@ class LabelledEpisode:
         for name, image in frame.images.items():
             log.image(f"cameras/{name}", image)
         log.cells(f"cameras/{self.camera}/renewed", remembered.changed, frame.images[self.camera])
-        log.image("own depth", depth_picture(own))
+        log.image("own_depth", depth_picture(own))
         log_thought(log, remembered, self.truth_of(frame))
         log.numbers("actions", numbered(None, len(frame.action)), frame.action)
         log.numbers("state", numbered(None, len(frame.state)), frame.state)

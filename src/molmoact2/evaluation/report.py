@@ -19,7 +19,7 @@ from PIL import Image as PillowImage
 from molmoact2.embodiments import EMBODIMENTS
 from molmoact2.evaluation.benchmark import FILMS_DIRECTORY
 from molmoact2.evaluation.charts import interval_bar, joint_chart, value_range
-from molmoact2.evaluation.film import SHEET_COLUMNS, Footage, read_footage
+from molmoact2.evaluation.film import SHEET_COLUMNS, THOUGHT, Footage, read_footage
 from molmoact2.evaluation.ledger import EPISODES_FILE, Record, read_protocol, read_records, write_whole
 from molmoact2.evaluation.summary import Summary, Tempo, measure_tempo, summarise, summarise_tasks
 
@@ -27,6 +27,10 @@ PAGE = Path(__file__).with_name("page")
 REPORT_FILE = "report.html"
 FILM_HINT = """<p class="hint">The charts follow the film. Thick is the plan that is being executed, of which only the
 first part is used before the policy looks again; the small pictures are all that it saw when it made that plan.</p>"""
+THOUGHT_HINT = """<p class="hint">Beside them is the depth map that it thought of, near bright and far dark. Outlined
+are the cells that it said anew, whose number stands below, with the mean distance from the true depth where that is
+known; the other cells it remembered. The bars are the gates, one per layer of the action expert: how far each lets the
+map through.</p>"""
 
 
 def write_report(run: Path) -> Path:
@@ -133,14 +137,15 @@ def stage_bar(tempo: Tempo) -> str:
 def episodes_section(films: Path, protocol: Mapping[str, Any], records: Sequence[Record]) -> str:
     """The filmed episodes as cards, and all episodes as a table."""
     filmed = [record for record in records if record["film"]]
-    cards = "".join(episode_card(record, read_footage(films / record["film"]), protocol) for record in filmed)
+    footages = [read_footage(films / record["film"]) for record in filmed]
+    cards = "".join(episode_card(*pair, protocol) for pair in zip(filmed, footages, strict=True))
     rows = "".join(
         f'<tr><td>{escape(r["task"])}</td><td class="number">{r["seed"]}</td><td>{escape(r["instruction"])}</td>'
         f'<td>{verdict(r)}</td><td class="number right">{r["steps"] / r["control_hz"]:.1f} s</td></tr>'
         for r in records
     )
     return f"""<h2>Episodes</h2>
-{FILM_HINT if filmed else ""}{cards}
+{FILM_HINT if filmed else ""}{THOUGHT_HINT * any(THOUGHT in footage.sheets for footage in footages)}{cards}
 <details><summary>All {len(records)} episodes</summary><div class="scroll"><table>
 <tr><th>task</th><th>seed</th><th>instruction</th><th>outcome</th><th class="right">robot time</th></tr>
 {rows}</table></div></details>"""
@@ -192,9 +197,10 @@ def camera_view(name: str, sheet: bytes, num_plans: int) -> str:
     width, height = PillowImage.open(io.BytesIO(sheet)).size
     num_rows = -(-num_plans // SHEET_COLUMNS)
     aspect = (width / SHEET_COLUMNS) / (height / num_rows)
+    seen = escape({THOUGHT: "what it thought of depth"}.get(name, f"what the {name} camera saw"))
     style = f"--columns:{SHEET_COLUMNS};--aspect:{aspect:.4f};background-image:url({data_url('image/jpeg', sheet)})"
     return (
-        f'<figure><div class="view" role="img" aria-label="what the {escape(name)} camera saw" '
+        f'<figure><div class="view" role="img" aria-label="{seen}" '
         f'data-columns="{SHEET_COLUMNS}" data-rows="{num_rows}" style="{style}"></div>'
         f"<figcaption>{escape(name)}</figcaption></figure>"
     )

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from molmoact2.data.errors import require
 from molmoact2.data.files import written_atomically
-from molmoact2.evaluation.depth_pictures import spread
+from molmoact2.evaluation.depth_pictures import depth_picture, spread
 from molmoact2.evaluation.depth_truth import DepthTruth
-from molmoact2.evaluation.depth_view import depth_picture
 from molmoact2.types import DepthReasoning, Image
 
 VIEWER = "viewer"
 """Target that opens a window in place of writing a file."""
+TRUTH_PICTURES, TRUTH_NUMBERS = ("metres/true", "metres/thought"), ("error_mm",)
+"""What is logged where the true depth is known."""
 JPEG_QUALITY = 90
 RENEWED, KEPT = (255, 255, 255, 90), (0, 0, 0, 0)
 """Colours of cells over a picture, with their opacity."""
@@ -118,9 +119,9 @@ def log_thought(log: RerunLog, thought: DepthReasoning, truth: DepthTruth | None
     gates = np.zeros(0) if thought.gates is None else thought.gates
     log.numbers("gates", [f"layer {layer:02d}" for layer in range(len(gates))], gates)
     for known in filter(None, [truth]):
-        log.depth("depth in metres/true", known.truth)
-        log.depth("depth in metres/thought", known.estimate)
-        log.numbers("error in mm", ["thought", "codec"], np.array([known.error_mm, known.best_error_mm]))
+        for path, depth in zip(TRUTH_PICTURES, (known.truth, known.estimate), strict=True):
+            log.depth(path, depth)
+        log.numbers(*TRUTH_NUMBERS, ["thought", "codec"], np.array([known.error_mm, known.best_error_mm]))
 
 
 def numbered(names: Sequence[str] | None, count: int) -> Sequence[str]:

@@ -15,7 +15,7 @@ from molmoact2.data.reader import Frame
 from molmoact2.evaluation.depth_truth import DepthTruth, EpisodeTruth, check_episode, open_truth
 from molmoact2.evaluation.depth_view import DepthView, view_thought
 from molmoact2.evaluation.film import named_images
-from molmoact2.evaluation.rerun_log import RerunLog, log_thought, numbered
+from molmoact2.evaluation.rerun_log import TRUTH_NUMBERS, TRUTH_PICTURES, RerunLog, log_thought, numbered
 from molmoact2.inference import MolmoAct2Policy
 from molmoact2.inference.request import ActOptions
 from molmoact2.processing import TagStats
@@ -70,9 +70,9 @@ class Walk:
     @property
     def viewer_paths(self) -> tuple[Sequence[str], Sequence[str]]:
         """Pictures and groups of numbers that get a view of their own in the viewer."""
-        truth = [*["depth in metres/true", "depth in metres/thought"] * (self.truth is not None)]
-        cameras = [f"cameras/{name}" for name in self.dataset.cameras]
-        return [*cameras, "depth", *truth], ["actions", "state", "cells", "gates"]
+        cameras, has_truth = [f"cameras/{name}" for name in self.dataset.cameras], self.truth is not None
+        numbers = ["actions", "state", "cells", "gates", *TRUTH_NUMBERS * has_truth]
+        return [*cameras, "depth", *TRUTH_PICTURES * has_truth], numbers
 
     def moments(self) -> Iterator[Look]:
         """Ask the policy at frame after frame; ValueError where it cannot think."""
