@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from molmoact2.depth.codec import CodecConfig, DepthCodec, DepthScale
+from molmoact2.depth.codec_config import SIZES
 from molmoact2.depth.codec_network import Codebook
 from molmoact2.depth.scale import levels_of
 
@@ -44,6 +45,12 @@ def test_number_of_parameters(config: CodecConfig):
     network = DepthCodec(config).network
     assert sum(p.numel() for p in network.parameters()) == num_parameters(config.channels, config.code_dim)
     assert network.codebook.vectors.shape == (config.num_codes, config.code_dim)
+
+
+def test_sizes_by_name():
+    for name, millions in (("nano", 0.6), ("reference", 7.7)):
+        assert num_parameters(*SIZES[name]) / 1e6 == pytest.approx(millions, abs=0.05)
+    assert SIZES["reference"] == (CodecConfig().channels, CodecConfig().code_dim)
 
 
 def test_sizes_of_the_reference():

@@ -13,7 +13,7 @@ from molmoact2.depth.sources import ExpectedDepth
 from molmoact2.evaluation.depth_fit import HeldOut
 from molmoact2.evaluation.depth_sources import Source
 
-SPAN = (0.1, 98.0)
+SPAN = (0.1, 95.0)
 """Percentiles of depth between which a fixed scale lies by default. What is beyond, above a table, is mostly floor."""
 LOOKED_AT = 32
 """Episodes from which the percentiles are taken."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
 SMOOTHED_STEPS = 25
-"""Steps over which the drawn losses are averaged."""
+"""Most steps over which the drawn losses are averaged."""
 MOST_ERROR = 98
 """Per cent of the drawn errors that the colour bar covers; the rest gets its end."""
 
@@ -92,9 +92,9 @@ def _draw_usage(panel: "Axes", quality: CodecQuality) -> None:
 
 
 def _draw_losses(panel: "Axes", log: Float32[np.ndarray, "steps logged"]) -> None:
-    window = min(SMOOTHED_STEPS, len(log))
+    window = int(np.clip(len(log) // 10, 1, SMOOTHED_STEPS))
     smooth = np.stack([np.convolve(column, np.ones(window) / window, "valid") for column in log.T])
-    names = {"map_error": "map, squared error", "code_error": "features to vectors, squared distance"}
+    names = {"map_error": "map", "code_error": "features to vectors"}
     for name, words in names.items():
         panel.plot(np.arange(smooth.shape[1]) + window, smooth[LOGGED.index(name)], label=words)
     panel.set(xlabel="step", yscale="log", ylabel="loss, maps from -1 to 1")

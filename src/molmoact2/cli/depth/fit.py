@@ -41,7 +41,7 @@ class Fit:
     """Lower end of a fixed scale, in metres or relative inverse depth; what is beyond an end counts as the end. By
     default the 0.1st percentile of the depth."""
     high: float | None = None
-    """Upper end of a fixed scale; by default the 98th percentile."""
+    """Upper end of a fixed scale; by default the 95th percentile."""
     steps: int = 2000
     """Steps of fitting."""
     batch_size: int = 16
@@ -93,15 +93,16 @@ def quality_table(fitted: "FittedCodec") -> "Table":
     from rich.table import Table
 
     config, quality, usage = fitted.codec.config, fitted.quality, fitted.quality.usage
-    unit, factor = {"m": ("mm", 1000), "inverse": ("", 1)}[config.unit]
+    said = {"m": "{:.1f} mm", "inverse": "{:.3g}"}[config.unit].format
+    factor = {"m": 1000, "inverse": 1}[config.unit]
     limits = "" if config.scale.low is None else f" from {config.scale.low:g} to {config.scale.high:g}"
     rows = {
         "scale": f"{config.scale.kind}{limits}",
         "codes used": f"{usage.num_used} of {len(usage.counts)}, perplexity {usage.perplexity:.0f}",
-        "error, mean": f"{factor * quality.errors.mean:.3g} {unit}",
-        "error, median": f"{factor * quality.errors.median:.3g} {unit}",
-        "error where something moves, mean": f"{factor * quality.moving_errors.mean:.3g} {unit}",
-        "error where something moves, median": f"{factor * quality.moving_errors.median:.3g} {unit}",
+        "error, mean": said(factor * quality.errors.mean),
+        "error, median": said(factor * quality.errors.median),
+        "error where something moves, mean": said(factor * quality.moving_errors.mean),
+        "error where something moves, median": said(factor * quality.moving_errors.median),
         "codes that change, of all": f"{quality.changes.value:.1%}",
         "codes that change, image unchanged": f"{quality.unchanged_flicker.value:.1%}",
         "codes that change, depth still": f"{quality.still_flicker.value:.1%}",
