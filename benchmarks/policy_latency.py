@@ -16,14 +16,14 @@ from benchmarks.matmuls import carry_out, matmuls_of
 from benchmarks.measuring import Settings, in_turns, measure, milliseconds, print_table, ratio
 from benchmarks.networks import Measured, medium, nano
 from molmoact2.inference import MolmoAct2Policy
+from molmoact2.inference.decoding import Speech
 from molmoact2.model import flow
 from molmoact2.model.action_expert import ExpertContext, Modulation
-from molmoact2.model.attention import KeyValueCache
-from molmoact2.model.generate import decode_restricted
 from molmoact2.types import Observation
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "model"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from slow_twins import decode_reading_anew, sample_actions, sample_actions_projecting_anew
+from step_by_step import say_restricted
 
 SPOKEN_TOKENS = 8
 """Enough to see what a cache saves; a depth map has 100."""
@@ -77,12 +77,8 @@ class Stages:
 
     def speak(self) -> list[int]:
         """Read the prompt and say some tokens after it."""
-        config = self.model.config
-        text, length = config.text_config, self.inputs.token_ids.shape[1]
-        shape = (text.num_hidden_layers, 1, text.num_key_value_heads, length + SPOKEN_TOKENS, text.head_dim)
-        cache = KeyValueCache(shape, dtype=self.model.dtype, device="cpu")
-        logits = self.model.logits(self.model.read(self.inputs, self.features, cache).hidden[0, -1])
-        return decode_restricted(self.model, cache, logits, count=SPOKEN_TOKENS, **self.allowed)[0]
+        speech = Speech.begin(self.model, self.inputs, self.features, room=SPOKEN_TOKENS)
+        return say_restricted(speech, count=SPOKEN_TOKENS, **self.allowed)
 
     def speak_reading_anew(self) -> list[int]:
         """The same without a cache."""

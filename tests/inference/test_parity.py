@@ -11,7 +11,8 @@ import torch
 from einops import rearrange
 
 from golden_cases import CASES, Case, cases
-from molmoact2.inference.decoding import Speech, room_for, speak_action, think
+from molmoact2.inference.decoding import Speech, room_for, speak_action
+from molmoact2.inference.depth_map import DepthMaps
 from molmoact2.model import flow
 
 RELATIVE = 1e-5
@@ -86,11 +87,14 @@ def test_generated_tokens(case: Case):
     with torch.inference_mode():
         features = policy.model.image_features(inputs, case.processor.images.grid)
         room = room_for(thinks=True, speaks=True, num_depth_codes=num_codes, horizon=horizon, num_levels=0)
-        speech = Speech.begin(policy.model, inputs, features, room=room)
         if case.thinks:
-            previous, changed = np.zeros(num_codes, np.int64), np.ones(num_codes, bool)
-            codes = think(speech, words.depth, previous=previous, changed=changed, horizon=horizon)
-            np.testing.assert_array_equal(codes, case["depth_bins"][0])
+            nothing = np.zeros((1, num_codes), np.int64)
+            maps = DepthMaps.begin(policy.model, inputs, features, family=words.depth, draft=nothing, room=room)
+            maps.settle(nothing == 0)
+            np.testing.assert_array_equal(maps.codes[0], case["depth_bins"][0])
+            speech = Speech.after(maps, horizon=horizon)
+        else:
+            speech = Speech.begin(policy.model, inputs, features, room=room)
         if "discrete" in case.record["mode"]:
             speak_action(speech, end_of_turn=words.end_of_turn, horizon=horizon)
     assert speech.generated == case["generated_token_ids"][0].tolist()

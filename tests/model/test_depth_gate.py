@@ -4,6 +4,7 @@ import pytest
 import torch
 from small_networks import GRID, prompts, small_config
 
+from molmoact2.model.action_expert import scaled
 from molmoact2.model.config import ConfigError
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.testing import random_model
@@ -21,7 +22,7 @@ def contexts(model: MolmoAct2) -> tuple[list, list]:
     """Keys and values as they are, and as they come through the gate."""
     inputs = prompts(model.config)
     layers = model.read(inputs, model.image_features(inputs, GRID)).layers
-    return layers, model._gate_depth(layers, inputs.token_ids, inputs.valid)
+    return layers, scaled(layers, model._depth_factors(layers, inputs.token_ids, inputs.valid))
 
 
 @pytest.mark.parametrize("per_layer", [False, True])
@@ -36,6 +37,27 @@ def test_a_closed_gate_hides_depth_and_nothing_else():
     for before, after in zip(*contexts(model), strict=True):
         for whole, rest in zip(before, after, strict=True):
             assert torch.equal(rest, whole * ~is_depth[:, None, :, None])
+
+
+def seen_by_expert(model: MolmoAct2) -> list:
+    """What the expert sees of the keys and values of a prompt."""
+    inputs = prompts(model.config)
+    layers = model.read(inputs, model.image_features(inputs, GRID)).layers
+    return model.expert_context(layers, inputs.token_ids, inputs.valid).layers
+
+
+def test_the_norms_of_the_context_undo_a_gate_before_them_but_not_one_behind_them():
+    fields = {"action_expert_config": {"context_layer_norm": True}}
+    is_depth, values = torch.zeros(0), {}
+    for name, bias, after in (("open", 99.0, False), ("before", -4.0, False), ("behind", -4.0, True)):
+        model = gated(bias=bias, action_expert_depth_gate_after_norm=after, **fields)
+        is_depth = model.is_depth_token(prompts(model.config).token_ids)
+        values[name] = torch.stack([value for _, value in seen_by_expert(model)])
+    gate = torch.sigmoid(torch.tensor(-4.0))
+    depth = is_depth[None, :, None, :, None]
+    torch.testing.assert_close(values["behind"], torch.where(depth, values["open"] * gate, values["open"]))
+    lengths = {name: (value * depth).norm() for name, value in values.items()}
+    assert lengths["before"] > 0.5 * lengths["open"] > 10 * lengths["behind"]
 
 
 def test_depth_tokens_are_trigger_delimiters_and_codes():

@@ -127,7 +127,7 @@ def test_the_expert_sees_the_depth_map_that_was_said(monkeypatch: pytest.MonkeyP
         prompt, grid = start.processor.encode(observation(1), think=True).inputs, start.processor.images.grid
         speech = Speech.begin(start.model, prompt, start.model.image_features(prompt, grid), room=99)
         speech.say(words.depth.span(np.arange(16) % 8).tolist())
-        context = start.model.expert_context(*speech.context())
+        context = start.model.expert_context(*speech.transcript.context())
         chunks = batch.chunks
         assert chunks is not None
         x_t, _ = flow.interpolate(chunks.noise, chunks.actions[:, None].expand_as(chunks.noise), chunks.t)

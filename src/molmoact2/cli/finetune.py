@@ -57,6 +57,9 @@ class Finetune:
     of the dataset. A robot that it does not know always gets those of the dataset."""
     held_out: float = 0.05
     """Share of the episodes that nothing is learned from, for the report."""
+    depth_labels: Path | None = None
+    """Depth maps of the dataset, from `molmoact2 depth label`: in half of the examples the policy then learns to say them
+    before it acts; one that could not think learns to."""
     cache: bool = True
     """Keep decoded images on the disk, at the network's size: faster, if there is room."""
     seed: int = 0
@@ -74,16 +77,15 @@ class Finetune:
         """Train what is not trained yet, export, report."""
         from rich.console import Console
 
-        from molmoact2.cli.preparation import prepare_given
+        from molmoact2.cli.preparation import located, prepare_given
         from molmoact2.data.mixture import Group, Mixture
-        from molmoact2.evaluation.bundled import BUNDLED_NAME, bundled_policy
         from molmoact2.inference import load_policy
         from molmoact2.training.parallel import join_world
         from molmoact2.training.start import Start
         from molmoact2.training.trainer import Trainer
 
         output = self.output or Path("runs") / f"finetune-{Path(self.dataset).name}"
-        origin = str(bundled_policy()) if self.checkpoint == BUNDLED_NAME else self.checkpoint
+        origin = located(self.checkpoint)
         group = Group(tag=self.embodiment or "", rate=1.0, datasets=(self.dataset,), cameras=self.cameras)
         with join_world(self.device) as world:
             console, start = Console(quiet=not world.is_main), Start.of(load_policy(origin))
@@ -96,6 +98,7 @@ class Finetune:
                 cache_dir=output / "cache" if self.cache else None,
                 held_out_share=self.held_out,
                 keep_statistics=self.statistics == "kept",
+                depth_labels=self.depth_labels,
             )
             assert robots is not None
             trainer = Trainer(
@@ -115,8 +118,8 @@ class Finetune:
 
     def recipe(self, start: "Start", *, num_demonstrations: int, console: "Console") -> "Recipe":
         """How this network learns from so many demonstrations."""
-        from molmoact2.training.config import OptimizerConfig, TrainConfig
-        from molmoact2.training.recipes import FINE_TUNE, NANO_COLOURS, RELEASED, Recipe
+        from molmoact2.training.config import OptimizerConfig, Think, TrainConfig
+        from molmoact2.training.recipes import FINE_TUNE, FINE_TUNE_THINK, NANO_COLOURS, RELEASED, Recipe
         from molmoact2.training.trainable import PRESETS
 
         num_parameters = sum(parameter.numel() for parameter in start.model.parameters())
@@ -128,8 +131,9 @@ class Finetune:
         )
         small = OptimizerConfig(learning_rate=3e-4, final_fraction=0.02)
         optimizer = small if is_small else RELEASED
+        thinks = self.depth_labels is not None
         stage = replace(
-            FINE_TUNE,
+            FINE_TUNE_THINK if thinks else FINE_TUNE,
             num_steps=self.steps,
             examples_per_step={"robot": self.batch},
             optimizer=replace(optimizer, learning_rate=self.learning_rate or optimizer.learning_rate),
@@ -143,7 +147,8 @@ class Finetune:
             stages=(stage,), trainable=PRESETS[learns], seed=self.seed, compile=self.compile,
             checkpoint_activations=not is_small, num_held_out=64,
         )  # fmt: skip
-        return Recipe(train=train, action_mode=start.model.config.action_mode)
+        think = Think(gates_after_norm=is_small) if thinks else None
+        return Recipe(train=train, action_mode=start.model.config.action_mode, think=think)
 
     def _report(self, output: Path, robots: "RobotData", console: "Console") -> None:
         from molmoact2.evaluation.examination import Options

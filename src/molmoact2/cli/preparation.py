@@ -8,12 +8,13 @@ from typing import Any
 
 from molmoact2.data.card import card_for
 from molmoact2.data.datasets import open_dataset
-from molmoact2.data.frame_cache import fingerprint
+from molmoact2.data.errors import require
 from molmoact2.data.mixture import Mixture, read_mixture
 from molmoact2.data.robot_stream import RobotStream, open_source, open_stream
 from molmoact2.data.scenes import ScenePool
 from molmoact2.embodiments import SO101_TABLETOP
 from molmoact2.envs.labels import THINGS
+from molmoact2.evaluation.bundled import BUNDLED_NAME, bundled_policy
 from molmoact2.evaluation.measure import measure
 from molmoact2.evaluation.policies import PolicyChoice
 from molmoact2.evaluation.progress import follow
@@ -51,15 +52,27 @@ class Prepared:
 
 
 def prepare_nano(
-    recipe: Recipe, folder: Path, *, start: str | None, mixture: str | None, cache_dir: Path, num_workers: int
+    recipe: Recipe,
+    folder: Path,
+    *,
+    start: str | None,
+    mixture: str | None,
+    depth_labels: Path | None,
+    cache_dir: Path,
+    num_workers: int,
 ) -> Prepared:
     """A small network and the simulated SO-101: recordings, scenes and questions, kept in `folder`.
 
-    `mixture` adds datasets of real robots as the stream "real"; `cache_dir` keeps their images.
+    `mixture` adds datasets of real robots as the stream "real"; `cache_dir` keeps their images. `depth_labels` are the
+    depth maps of the recordings, for recipes that ask for them.
+
+    Raises:
+        ValueError: the recipe asks for depth maps and there are none.
     """
     simulation = recipe.simulation
     assert simulation is not None
-    recorded = demonstrations(simulation, folder, num_workers=num_workers)
+    check_depth_labels(recipe, depth_labels)
+    recorded = demonstrations(simulation, folder, num_workers=num_workers, depth_labels=depth_labels)
     real = None
     if mixture is not None:
         real = open_stream(
@@ -78,17 +91,31 @@ def prepare_nano(
         everything = RobotStream(sources, [1.0] * len(sources), seed=recipe.train.seed)
         begun = replace(begun, action_tokenizer=fitted_tokenizer(begun, everything, seed=recipe.train.seed))
     heads = PointingHeads.new(begun.model.config.text_config.hidden_size, len(THINGS), seed=recipe.train.seed)
-    if start is not None and (Path(start) / HEADS_FILE).exists():
-        heads = PointingHeads.load(Path(start))
+    if start is not None and (Path(located(start)) / HEADS_FILE).exists():
+        heads = PointingHeads.load(Path(located(start)))
     data = TrainData(
         streams=streams,
         held_out=held_out_streams(folder, num_workers=num_workers),
-        fingerprints={source.name: fingerprint(source.dataset.root) for source in sources},
+        fingerprints={source.name: source.fingerprint for source in sources},
     )
     return Prepared(start=begun, data=data, heads=heads)
 
 
-def demonstrations(simulation: Simulation, folder: Path, *, num_workers: int) -> RobotStream:
+def check_depth_labels(recipe: Recipe, folder: Path | None) -> None:
+    """ValueError where a recipe asks for depth maps and there are none, or the other way round."""
+    asks = any("depth" in style for stage in recipe.train.stages for style in stage.styles)
+    require(
+        asks == (folder is not None) and asks == (recipe.think is not None),
+        "A recipe that teaches to say depth maps needs them, and only such a recipe does: make them with `molmoact2 "
+        "depth label DATASET`, give the folder with --depth-labels, and use a recipe with a section [think] and styles "
+        f"with depth, such as nano-think. Got depth labels {folder}, and styles "
+        f"{sorted({style for stage in recipe.train.stages for style in stage.styles})}.",
+    )
+
+
+def demonstrations(
+    simulation: Simulation, folder: Path, *, num_workers: int, depth_labels: Path | None = None
+) -> RobotStream:
     """The scripted expert's episodes, recorded if they are not there, their images decoded once."""
     recording, protocol = make_recording(
         "so101",
@@ -106,7 +133,8 @@ def demonstrations(simulation: Simulation, folder: Path, *, num_workers: int) ->
         describe=lambda records: summarise(records).sentence,
     )
     dataset = open_dataset(folder / "data")
-    source = open_source(dataset, card_for(dataset, SO101_TABLETOP.tag), cache_dir=folder / "cache")
+    card = card_for(dataset, SO101_TABLETOP.tag)
+    source = open_source(dataset, card, cache_dir=folder / "cache", depth_labels=depth_labels)
     return RobotStream([source], [1.0], seed=0)
 
 
@@ -150,7 +178,9 @@ def begin_nano(recipe: Recipe, start: str | None, entries: Mapping[str, Mapping[
         model, processor = new_nano(entries, seed=seed, config=config)
         begun = Start(model=model, processor=processor, action_tokenizer=None)
     else:
-        begun = Start.of(load_policy(start)).with_robots(entries)
+        begun = Start.of(load_policy(located(start))).with_robots(entries)
+    if recipe.think is not None:
+        begun = begun.with_depth(recipe.think, seed=seed)
     if not flows or begun.model.action_expert is not None:
         return begun
     assert template.action_expert_config is not None
@@ -161,6 +191,11 @@ def begin_nano(recipe: Recipe, start: str | None, entries: Mapping[str, Mapping[
         flow_matching_num_steps=template.flow_matching_num_steps,
         flow_matching_noise_scale=template.flow_matching_noise_scale,
     )
+
+
+def located(checkpoint: str) -> str:
+    """A checkpoint's folder or hub id; the folder of the bundled policy for its name."""
+    return str(bundled_policy()) if checkpoint == BUNDLED_NAME else checkpoint
 
 
 def measure_snapshots(output: Path, *, tasks: tuple[str, ...], num_episodes: int, num_workers: int) -> None:
@@ -188,6 +223,7 @@ def prepare_given(
     cache_dir: Path | None,
     held_out_share: float = 0.0,
     keep_statistics: bool = False,
+    depth_labels: Path | None = None,
 ) -> tuple[Prepared, RobotData | None]:
     """A loaded checkpoint and the data of a mixture, of questions, or of both; also returns the robots' data.
 
@@ -198,6 +234,7 @@ def prepare_given(
         ValueError: the network has no room for a robot, or no action tokenizer to learn to say actions with.
     """
     train, robots = recipe.train, None
+    check_depth_labels(recipe, depth_labels)
     says_actions = any(stage.says_actions for stage in train.stages)
     if says_actions and start.processor.vocabulary.action is None:
         start = start.with_robot_tokens(seed=train.seed).with_single_views()
@@ -211,6 +248,7 @@ def prepare_given(
             cache_dir=cache_dir,
             image_size=start.processor.images.size,
             held_out_share=held_out_share,
+            depth_labels=depth_labels,
         )
         known = start.processor.norm_stats.tags if keep_statistics and start.processor.norm_stats else {}
         entries = {tag: entry for tag, entry in entries_of(robots.train).items() if tag not in known}
@@ -228,6 +266,8 @@ def prepare_given(
             max_action_dim=max(config.max_action_dim, released.max_action_dim),
             max_action_horizon=max(config.max_action_horizon, released.max_action_horizon),
         )
+    if recipe.think is not None:
+        start = start.with_depth(recipe.think, seed=train.seed)
     if says_actions and start.action_tokenizer is None:
         raise ValueError(
             "This recipe teaches to say actions, and the checkpoint has no action tokenizer. Name one with "

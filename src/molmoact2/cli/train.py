@@ -40,6 +40,9 @@ class Train:
     """Question data for recipes that learn from words: JSON lines, folders of them, or one mixture (TOML)."""
     action_tokenizer: str | None = None
     """Folder or hub id of the action tokenizer, for recipes that say actions; the checkpoint's own by default."""
+    depth_labels: Path | None = None
+    """Depth maps of the data, from `molmoact2 depth label`, for recipes that teach to think; those of several datasets
+    each in a folder of the dataset's name."""
     simulation: Path | None = None
     """Folder of the recordings and scenes of nano recipes, made when they are missing; that of the run by default."""
     cache: bool = True
@@ -120,6 +123,7 @@ class Train:
                 self.simulation or output,
                 start=self.start,
                 mixture=self.mixture,
+                depth_labels=self.depth_labels,
                 cache_dir=output / "cache",
                 num_workers=self.workers,
             )
@@ -133,6 +137,7 @@ class Train:
             start=start,
             questions=open_question_files(self.questions, seed=self.seed) if self.questions else None,
             cache_dir=output / "cache" if self.cache else None,
+            depth_labels=self.depth_labels,
         )
         return prepared
 

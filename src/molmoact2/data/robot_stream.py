@@ -5,10 +5,11 @@ is drawn for an example (order of the cameras, instruction) comes from a generat
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from molmoact2.data.card import DatasetCard, card_for
 from molmoact2.data.chunks import action_chunks
 from molmoact2.data.datasets import open_dataset
+from molmoact2.data.depth_labels import DepthLabels
 from molmoact2.data.errors import require
-from molmoact2.data.frame_cache import decode_frames
+from molmoact2.data.frame_cache import decode_frames, fingerprint
 from molmoact2.data.language import Instructions, Language
 from molmoact2.data.mixture import Group, Mixture
 from molmoact2.data.reader import LeRobotDataset
@@ -70,6 +72,8 @@ class RobotSource:
     """The card's order, or shuffled anew for every episode or for every example."""
     frozen: tuple[int, ...] = ()
     """Episodes that were left out, because no camera shows anything happen."""
+    depth: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Camera -> [frames of the dataset, cells] the depth map to say when it is the first of an example's cameras."""
 
     def __post_init__(self) -> None:
         require(bool(self.episodes), f"{self.name} has no episodes to learn from.")
@@ -77,6 +81,12 @@ class RobotSource:
     def __len__(self) -> int:
         """Number of frames."""
         return int(self._ends[-1])
+
+    @property
+    def fingerprint(self) -> str:
+        """What changes when the dataset does, or its depth maps."""
+        maps = [f", depth of {camera} {crc32(codes.tobytes()):08x}" for camera, codes in self.depth.items()]
+        return "".join((fingerprint(self.dataset.root), *maps))
 
     @property
     def states(self) -> NDArray[np.float32]:
@@ -100,15 +110,17 @@ class RobotSource:
         record = self.dataset.episodes[self.episodes[nth]]
         row = record.to_index - (int(self._ends[nth]) - position)
         rng = np.random.default_rng((OWN_DRAWS, seed, number))
+        cameras = self._cameras(record.episode_index, seed, rng)
         actions, is_pad = action_chunks(self._actions, [row], record.to_index, self.card.robot.action_horizon)
         return RobotExample(
-            images=self._images(position, row, self._cameras(record.episode_index, seed, rng)),
+            images=self._images(position, row, cameras),
             state=self._states[row],
             instruction=self.instructions.draw(row, rng),
             actions=actions[0].astype(np.float32, copy=False),
             is_valid=~is_pad[0],
             tag=self.card.tag,
             origin=f"{self.name}, episode {record.episode_index}, frame {row - record.from_index}",
+            depth_codes=self.depth[cameras[0]][row] if cameras[0] in self.depth else None,
         )
 
     def _cameras(self, episode: int, seed: int, rng: np.random.Generator) -> list[str]:
@@ -225,6 +237,7 @@ def open_source(
     language: Language = "task",
     camera_order: CameraOrder = "fixed",
     show_progress: bool = True,
+    depth_labels: Path | None = None,
 ) -> RobotSource:
     """The examples of one dataset.
 
@@ -237,9 +250,12 @@ def open_source(
         language: what the policy is told.
         camera_order: whether cameras change places.
         show_progress: show a bar while decoding.
+        depth_labels: folder of the dataset's depth maps (`molmoact2 depth label`), or of those of several datasets,
+            each in a folder of the dataset's name.
 
     Raises:
-        ValueError: there is nothing to learn from, videos are missing, or files are damaged.
+        ValueError: there is nothing to learn from, videos are missing, files are damaged, or depth maps are of another
+            dataset.
     """
     instructions = Instructions(dataset, language)
     asked = range(len(dataset.episodes)) if episodes is None else sorted(set(episodes))
@@ -265,7 +281,15 @@ def open_source(
         size=image_size,
         camera_order=camera_order,
         frozen=frozen,
+        depth={} if depth_labels is None else depth_maps(depth_labels, dataset),
     )
+
+
+def depth_maps(folder: Path, dataset: LeRobotDataset) -> dict[str, NDArray[np.int64]]:
+    """Camera -> [frames, cells] the depth maps to say: those that are carried along where nothing changes."""
+    is_companion = (folder / "meta").is_dir() or any(folder.glob("shard-*"))
+    labels = DepthLabels.open(folder if is_companion else folder / dataset.root.name, dataset)
+    return {camera: labels.buffer_codes(camera) for camera in labels.cameras}
 
 
 def every_episode(_dataset: LeRobotDataset) -> None:
@@ -281,6 +305,7 @@ def open_stream(
     language: Language = "task",
     camera_order: CameraOrder = "fixed",
     show_progress: bool = True,
+    depth_labels: Path | None = None,
     choose: Callable[[LeRobotDataset], Sequence[int] | None] = every_episode,
 ) -> RobotStream:
     """Open every dataset of a mixture and mix their examples; the arguments are those of `open_source`.
@@ -309,6 +334,7 @@ def open_stream(
                     language=language,
                     camera_order=camera_order,
                     show_progress=show_progress,
+                    depth_labels=depth_labels,
                 )
             )
         weights = np.array([group.weight(len(source)) for source in opened])

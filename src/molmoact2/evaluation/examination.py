@@ -40,7 +40,7 @@ from molmoact2.evaluation.sensitivity import (
     ratio_interval,
 )
 from molmoact2.inference import MolmoAct2Policy
-from molmoact2.model.generate import DecodingError
+from molmoact2.inference.decoding import DecodingError
 from molmoact2.processing import TagStats
 from molmoact2.processing.observation import PREFIX
 from molmoact2.tokens.action import ActionDecodeError

@@ -11,22 +11,26 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
-from molmoact2.depth.change import changed_cells
-from molmoact2.inference.decoding import Speech, room_for, speak_action, speak_whole_action, think
+from molmoact2.depth.codec import DepthCodec
+from molmoact2.inference.decoding import Speech, room_for, speak_action, speak_whole_action
+from molmoact2.inference.depth_map import DepthMaps
 from molmoact2.inference.request import Request
-from molmoact2.inference.session import DepthMemory, Session
+from molmoact2.inference.session import Session
 from molmoact2.inference.stopwatch import Stopwatch
+from molmoact2.inference.thinking import Thinking
 from molmoact2.model import flow
 from molmoact2.model.action_expert import ExpertContext, Modulation
+from molmoact2.model.attention import LayerKeyValues
+from molmoact2.model.inputs import ModelInputs
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.processing import Encoded, Processor, TagStats, collate
 from molmoact2.processing.observation import checked_images
 from molmoact2.tokens import ActionTokenizer
 from molmoact2.tokens.action import read_action_codes
-from molmoact2.types import ActionChunk, DepthReasoning, Observation
+from molmoact2.types import ActionChunk, Observation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,7 @@ class Call:
     action_tokenizer: ActionTokenizer | None
     stats: TagStats
     request: Request
+    depth_codec: DepthCodec | None
     modulations: dict[int, Modulation]
     """Of the policy, by number of flow steps; what is missing is added."""
 
@@ -50,65 +55,112 @@ class Call:
         return self.request.initial_noise(shape, scale=config.flow_matching_noise_scale, is_list=is_list)
 
     def answer(self, observations: Sequence[Observation], *, is_list: bool) -> list[ActionChunk]:
-        """A chunk for every observation: all at once where nothing is said, else one after the other."""
+        """A chunk for every observation: all at once where actions flow, one after the other where they are spoken."""
         watch = Stopwatch(self.model.device)
         with watch.stage("preprocess"):
             prompts = [self.processor.encode(one, self.stats.tag, think=self.request.think) for one in observations]
-        noise = self.initial_noise(len(prompts), is_list=is_list)
-        if self.request.mode == "continuous" and not self.request.think:
-            return self.answer_batch(prompts, noise, watch)
-        sessions = self.request.sessions(len(prompts))
-        asked = zip(observations, prompts, sessions, noise.split(1), strict=True)
-        return [self.answer_one(*one, watch=watch.copy()) for one in asked]
+        noise, sessions = self.initial_noise(len(prompts), is_list=is_list), self.request.sessions(len(prompts))
+        if self.request.mode == "continuous":
+            return self.flow(observations, prompts, sessions, noise, watch)
+        asked = zip(observations, prompts, sessions, strict=True)
+        return [self.say(*one, watch=watch.copy()) for one in asked]
 
-    def answer_batch(
-        self, prompts: Sequence[Encoded], noise: Float[Tensor, "b h a"], watch: Stopwatch
+    def flow(
+        self,
+        observations: Sequence[Observation],
+        prompts: Sequence[Encoded],
+        sessions: Sequence[Session | None],
+        noise: Float[Tensor, "b h a"],
+        watch: Stopwatch,
     ) -> list[ActionChunk]:
-        """Read all prompts together and integrate their flows together."""
+        """Read all prompts together, say their depth maps together, and integrate their flows together."""
         with watch.stage("preprocess"):
             inputs = collate(prompts).to(self.model.device)
+            thinking = self.thinking(observations, sessions)
         with watch.stage("vision"):
             features = self.model.image_features(inputs, self.processor.images.grid)
-        with watch.stage("prefill"):
-            encoding = self.model.read(inputs, features)
-        with watch.stage("flow"):
-            context = self.model.expert_context(encoding.layers, inputs.token_ids, inputs.valid)
-            actions = self.integrate(context, noise)
-        with watch.stage("decode"):
-            decoded = self.decode(actions)
-        return [ActionChunk(actions=actions, timing=dict(watch.seconds)) for actions in decoded]
+        if thinking is None:
+            with watch.stage("prefill"):
+                layers = self.model.read(inputs, features).layers
+            actions, _ = self.act(layers, inputs.token_ids, inputs.valid, noise, watch)
+            return [ActionChunk(actions=one, timing=dict(watch.seconds)) for one in actions]
+        maps = self.settled(thinking, inputs, features, watch)
+        if len(prompts) > 1 and not maps.are_ended():  # some map goes on after its codes: each as far as it likes
+            apart = zip(observations, prompts, sessions, noise.split(1), strict=True)
+            return [self.flow([o], [p], [s], n, watch.copy())[0] for o, p, s, n in apart]
+        transcript = maps.transcript if len(prompts) > 1 else self.speech(maps).transcript
+        actions, gates = self.act(*transcript.context(), noise, watch)
+        thoughts = thinking.thoughts(maps, gates)
+        thinking.remember(maps)
+        answers = zip(actions, thoughts, strict=True)
+        return [ActionChunk(actions=one, depth=depth, timing=dict(watch.seconds)) for one, depth in answers]
 
-    def answer_one(
-        self,
-        observation: Observation,
-        prompt: Encoded,
-        session: Session | None,
-        noise: Float[Tensor, "1 h a"],
-        *,
-        watch: Stopwatch,
+    def say(
+        self, observation: Observation, prompt: Encoded, session: Session | None, *, watch: Stopwatch
     ) -> ActionChunk:
-        """Read one prompt, say the depth map if that is asked for, then flow or speak."""
+        """Read one prompt, say its depth map if that is asked for, and then the action."""
         with watch.stage("preprocess"):
             inputs = prompt.inputs.to(self.model.device)
+            thinking = self.thinking([observation], [session])
         with watch.stage("vision"):
             features = self.model.image_features(inputs, self.processor.images.grid)
-        with watch.stage("prefill"):
-            speech = Speech.begin(self.model, inputs, features, room=self.room)
-        depth, memory = None, None
-        if self.request.think:
-            with watch.stage("depth"):
-                depth, memory = self.think(speech, observation, session)
-        if self.request.mode == "continuous":
-            with watch.stage("flow"):
-                actions = self.integrate(self.model.expert_context(*speech.context()), noise)
+        if thinking is None:
+            with watch.stage("prefill"):
+                speech, maps = Speech.begin(self.model, inputs, features, room=self.room), None
         else:
-            with watch.stage("speech"):
-                actions = self.speak(speech)
+            maps = self.settled(thinking, inputs, features, watch)
+            speech = self.speech(maps)
+        with watch.stage("speech"):
+            actions = self.speak(speech)
         with watch.stage("decode"):
             decoded = self.decode(actions)[0]
-        if session is not None and memory is not None:
-            session.depth = memory
-        return ActionChunk(actions=decoded, depth=depth, timing=dict(watch.seconds))
+        if thinking is None or maps is None:
+            return ActionChunk(actions=decoded, timing=dict(watch.seconds))
+        thinking.remember(maps)
+        return ActionChunk(actions=decoded, depth=thinking.thoughts(maps, None)[0], timing=dict(watch.seconds))
+
+    def thinking(self, observations: Sequence[Observation], sessions: Sequence[Session | None]) -> Thinking | None:
+        """What there is to think about, if that is asked for."""
+        family = self.processor.vocabulary.depth
+        if not self.request.think or family is None:
+            return None
+        return Thinking.of(
+            [checked_images(one.images, self.stats.camera_keys)[0] for one in observations],
+            sessions,
+            family=family,
+            num_codes=self.model.config.num_depth_codes,
+            is_ahead=self.request.think_ahead,
+            codec=self.depth_codec,
+        )
+
+    def settled(
+        self, thinking: Thinking, inputs: ModelInputs, features: Float[Tensor, "i d"], watch: Stopwatch
+    ) -> DepthMaps:
+        """The depth maps to act on."""
+        with watch.stage("prefill"):
+            maps = thinking.begin(self.model, inputs, features, room=self.room)
+        with watch.stage("depth"):
+            thinking.settle(maps)
+        return maps
+
+    def speech(self, maps: DepthMaps) -> Speech:
+        """One depth map up to its end."""
+        return Speech.after(maps, horizon=self.stats.action_horizon)
+
+    def act(
+        self,
+        layers: list[LayerKeyValues],
+        token_ids: Int[Tensor, "b s"],
+        valid: Bool[Tensor, "b s"],
+        noise: Float[Tensor, "b h a"],
+        watch: Stopwatch,
+    ) -> tuple[Float32[np.ndarray, "b steps width"], Float[Tensor, "l b"] | None]:
+        """Actions in robot units, from everything that was read and said; also the gates on depth."""
+        with watch.stage("flow"):
+            context = self.model.expert_context(layers, token_ids, valid)
+            actions = self.integrate(context, noise)
+        with watch.stage("decode"):
+            return self.decode(actions), context.gates
 
     @property
     def room(self) -> int:
@@ -120,20 +172,6 @@ class Call:
             horizon=self.stats.action_horizon,
             num_levels=self.stats.action_horizon * self.stats.action.width,
         )
-
-    def think(
-        self, speech: Speech, observation: Observation, session: Session | None
-    ) -> tuple[DepthReasoning, DepthMemory]:
-        """Say the depth map, keeping the codes of cells in which the main image did not change."""
-        family, num_codes = self.processor.vocabulary.depth, self.model.config.num_depth_codes
-        assert family is not None
-        image = checked_images(observation.images, self.stats.camera_keys)[0]
-        before = None if session is None else session.depth
-        previous, changed = np.zeros(num_codes, np.int64), np.ones(num_codes, bool)
-        if before is not None:
-            previous, changed = before.codes, changed_cells(before.image, image, side=int(num_codes**0.5))
-        codes = think(speech, family, previous=previous, changed=changed, horizon=self.stats.action_horizon)
-        return DepthReasoning(codes=codes, changed=changed), DepthMemory(image=image.copy(), codes=codes)
 
     def integrate(self, context: ExpertContext, noise: Float[Tensor, "b h a"]) -> Float[Tensor, "b h a"]:
         """Carry noise to normalised actions."""

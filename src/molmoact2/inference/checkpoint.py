@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from molmoact2.depth.codec import load_codec, save_codec
 from molmoact2.inference.policy import MolmoAct2Policy
 from molmoact2.model.config import ModelConfig, read_config
 from molmoact2.model.weights import load_model, save_model
@@ -26,6 +27,8 @@ from molmoact2.tokens.vocabulary import Vocabulary, ids_by_field
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ACTION_TOKENIZER = "action_tokenizer"
 """Folder of a checkpoint in which we keep its action tokenizer; the releases have it in a repository of its own."""
+DEPTH_CODEC = "depth_codec"
+"""Folder of a checkpoint in which we keep the codec of its depth maps."""
 DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.txt")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -54,7 +57,10 @@ def load_policy(
     config = with_token_ids(config, processor.vocabulary)
     tokenizer = resolve_action_tokenizer(action_tokenizer, directory)
     model = load_model(directory, config, device=device, dtype=compute_dtype)
-    return MolmoAct2Policy(model=model, processor=processor, action_tokenizer=tokenizer, revision=commit)
+    codec = load_codec(directory / DEPTH_CODEC) if (directory / DEPTH_CODEC).is_dir() else None
+    return MolmoAct2Policy(
+        model=model, processor=processor, action_tokenizer=tokenizer, depth_codec=codec, revision=commit
+    )
 
 
 def with_token_ids(config: ModelConfig, vocabulary: Vocabulary) -> ModelConfig:
@@ -78,6 +84,8 @@ def save_policy(policy: MolmoAct2Policy, directory: str | Path, *, notes: Mappin
         if policy.action_tokenizer is not None:
             (fresh / ACTION_TOKENIZER).mkdir()
             policy.action_tokenizer.save(fresh / ACTION_TOKENIZER)
+        if policy.depth_codec is not None:
+            save_codec(policy.depth_codec, fresh / DEPTH_CODEC)
 
 
 @contextmanager

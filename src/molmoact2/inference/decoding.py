@@ -1,20 +1,19 @@
-"""What a policy says before it acts: a depth map, or the action itself, token by token. Batches of one.
+"""What a policy says, token by token: words, or the action itself. Batches of one.
 
-    thinking    … <action_output>  ->  <depth_start> codes <depth_end>
     speaking    …                  ->  <action_start> codes <action_end> <|im_end|>
 
-Facts: architecture.md 7 and 8.
+Facts: architecture.md 8.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from molmoact2.model.attention import KeyValueCache, LayerKeyValues
-from molmoact2.model.generate import decode_until, feed
+from molmoact2.inference.depth_map import DepthMaps
+from molmoact2.inference.transcript import Transcript
 from molmoact2.model.inputs import ModelInputs
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.tokens.vocabulary import TokenFamily
@@ -25,15 +24,17 @@ TOKENS_AFTER_CODES = 8
 """A depth map ends within so many tokens after its codes, or within the horizon if that is longer."""
 
 
+class DecodingError(ValueError):
+    """A checkpoint that does not end what it was asked to decode."""
+
+
 @dataclass(kw_only=True)
 class Speech:
-    """A prompt and what was said after it: its cache of keys and values grows as it goes on."""
+    """One prompt and what was said after it."""
 
-    model: MolmoAct2
-    cache: KeyValueCache
+    transcript: Transcript
     logits: Float[Tensor, " v"]
     """Scores of the next token."""
-    prompt_ids: Int[Tensor, "1 s"]
     generated: list[int] = field(default_factory=list)
     """Ids said so far."""
 
@@ -42,54 +43,40 @@ class Speech:
         cls, model: MolmoAct2, inputs: ModelInputs, image_features: Float[Tensor, "i d"], *, room: int
     ) -> "Speech":
         """Read a prompt, leaving `room` for tokens after it."""
-        text, length = model.config.text_config, inputs.token_ids.shape[1]
-        shape = (text.num_hidden_layers, 1, text.num_key_value_heads, length + room, text.head_dim)
-        cache = KeyValueCache(shape, dtype=image_features.dtype, device=model.device)
-        encoding = model.read(inputs, image_features, cache)
-        return cls(model=model, cache=cache, logits=model.logits(encoding.hidden[0, -1]), prompt_ids=inputs.token_ids)
+        transcript, hidden = Transcript.begin(model, inputs, image_features, room=room)
+        return cls(transcript=transcript, logits=model.logits(hidden[0, -1]))
+
+    @classmethod
+    def after(cls, maps: DepthMaps, *, horizon: int) -> "Speech":
+        """Go on after one depth map, which ends when the network says so.
+
+        Raises:
+            DecodingError: it does not say so within a horizon of tokens.
+        """
+        transcript, num_said = maps.transcript, maps.codes.shape[1] + 2
+        said = transcript.token_ids[0, -num_said:].tolist()
+        if maps.are_ended():
+            return cls(transcript=transcript, logits=transcript.model.logits(maps.last[0, 1]), generated=said)
+        transcript.rewind(transcript.token_ids.shape[1] - 1)
+        speech = cls(transcript=transcript, logits=transcript.model.logits(maps.last[0, 0]), generated=said[:-1])
+        limit = max(TOKENS_AFTER_CODES, horizon)
+        speech.go_on_until(maps.family.end, max_tokens=limit, what="depth map")
+        return speech
 
     def say(self, token_ids: list[int]) -> None:
         """Append known tokens, all in one pass."""
-        self.logits = feed(self.model, self.cache, token_ids)
+        hidden = self.transcript.extend(torch.tensor([token_ids], device=self.logits.device))
+        self.logits = self.transcript.model.logits(hidden[0, -1])
         self.generated += token_ids
 
     def go_on_until(self, stop_id: int, *, max_tokens: int, what: str) -> None:
         """Append the likeliest tokens up to and including `stop_id`; DecodingError if it does not come in time."""
-        token_ids, self.logits = decode_until(
-            self.model, self.cache, self.logits, stop_id=stop_id, max_tokens=max_tokens, what=what
-        )
-        self.generated += token_ids
-
-    def context(self) -> tuple[list[LayerKeyValues], Int[Tensor, "1 s"], Bool[Tensor, "1 s"]]:
-        """Keys and values, ids and validity of everything read and said so far."""
-        said = torch.tensor([self.generated], dtype=torch.long, device=self.prompt_ids.device)
-        token_ids = torch.cat((self.prompt_ids, said), dim=1)
-        return self.cache.layers(), token_ids, self.cache.valid[:, : self.cache.length]
-
-
-def think(
-    speech: Speech,
-    family: TokenFamily,
-    *,
-    previous: Int[np.ndarray, " num_depth_codes"],
-    changed: Bool[np.ndarray, " num_depth_codes"],
-    horizon: int,
-) -> Int[np.ndarray, " num_depth_codes"]:
-    """Say the depth map and return its codes: where `changed`, the likeliest depth token, elsewhere the previous code.
-
-    Known tokens wait until a decision needs them, so that each run of unchanged cells costs no pass of its own.
-    """
-    codes, waiting = previous.copy(), [family.start]
-    for cell in range(len(codes)):
-        if changed[cell]:
-            speech.say(waiting)
-            codes[cell] = int(speech.logits[family.first : family.first + family.count].argmax())
-            waiting = []
-        waiting.append(family.first + int(codes[cell]))
-    speech.say(waiting)
-    limit = max(TOKENS_AFTER_CODES, horizon)
-    speech.go_on_until(family.end, max_tokens=limit, what="depth map")
-    return codes
+        said: list[int] = []
+        while not said or said[-1] != stop_id:
+            if len(said) == max_tokens:
+                raise unending(said, stop_id, what)
+            said.append(int(self.logits.argmax()))
+            self.say(said[-1:])
 
 
 def speak_action(speech: Speech, *, end_of_turn: int, horizon: int) -> Int[np.ndarray, " n"]:
@@ -117,6 +104,14 @@ def speak_whole_action(
         waiting = [family.first + codes[-1]]
     speech.say([*waiting, family.end, end_of_turn])
     return np.array(codes)
+
+
+def unending(said: list[int], stop_id: int, what: str) -> DecodingError:
+    """The error of a checkpoint that goes on for too long; `what` names for people what it was to end."""
+    return DecodingError(
+        f"The checkpoint decoded {len(said)} tokens without ending its {what} (token id {stop_id}); the last ones were "
+        f"{said[-5:]}. It was probably not trained for this mode."
+    )
 
 
 def room_for(*, thinks: bool, speaks: bool, num_depth_codes: int, horizon: int, num_levels: int) -> int:

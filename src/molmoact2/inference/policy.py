@@ -10,10 +10,11 @@ from typing import Unpack, overload
 import numpy as np
 import torch
 
+from molmoact2.depth.codec import DepthCodec
 from molmoact2.inference.call import Call
 from molmoact2.inference.decoding import Speech
 from molmoact2.inference.request import ActOptions, Request
-from molmoact2.inference.session import Session
+from molmoact2.inference.session import NEVER, DepthRefresh, Session
 from molmoact2.model.action_expert import Modulation
 from molmoact2.model.config import ModelConfig
 from molmoact2.model.molmoact2 import MolmoAct2
@@ -31,6 +32,8 @@ class MolmoAct2Policy:
     processor: Processor
     action_tokenizer: ActionTokenizer | None = None
     """Reads spoken actions; without it there is no discrete mode."""
+    depth_codec: DepthCodec | None = None
+    """Turns depth codes into pictures and metres; thinking does not need it."""
     revision: str | None = None
     """Commit of the hub repository it came from; None for a directory."""
     modulations: dict[int, Modulation] = field(default_factory=dict, init=False, repr=False)
@@ -71,9 +74,9 @@ class MolmoAct2Policy:
         abilities = ", ".join((*self.modes, *["thinks"] * self.can_think))
         return f"vision-language-action ({abilities})" if self.modes else "vision-language"
 
-    def new_session(self, seed: int | None = None) -> Session:
-        """A new episode of one robot; `seed` makes its noise repeatable."""
-        return Session(seed)
+    def new_session(self, seed: int | None = None, *, depth_refresh: DepthRefresh = NEVER) -> Session:
+        """A new episode of one robot; `seed` makes its noise repeatable, `depth_refresh` bounds how old depth may be."""
+        return Session(seed, depth_refresh=depth_refresh)
 
     def encode(self, observation: Observation, embodiment: str | None = None, think: bool = False) -> Encoded:
         """The prompt of an observation, as `act` reads it; ValueError if the observation is not one it can be asked."""
@@ -109,8 +112,7 @@ class MolmoAct2Policy:
         """The next actions for an observation, or for each of a list of observations of one embodiment.
 
         `embodiment` is a tag of the checkpoint's norm statistics, and may be left out where there is only one;
-        `options` are those of `ActOptions`. A list is computed as one batch in continuous mode without thinking, else
-        one by one.
+        `options` are those of `ActOptions`. A list is computed as one batch in continuous mode, else one by one.
 
         Raises ValueError, before anything is computed, for what the checkpoint cannot do, an observation that is not
         the embodiment's, and options out of range; DecodingError or ActionDecodeError where the checkpoint does not
@@ -123,6 +125,7 @@ class MolmoAct2Policy:
             model=self.model,
             processor=self.processor,
             action_tokenizer=self.action_tokenizer,
+            depth_codec=self.depth_codec,
             stats=stats,
             request=request,
             modulations=self.modulations,

@@ -27,6 +27,9 @@ class ActOptions(TypedDict, total=False):
     the releases do: a checkpoint that miscounts is then an ActionDecodeError."""
     think: bool
     """Predict the depth map first."""
+    think_ahead: bool
+    """Act on the depth map of the call before, and say that of this observation while the robot moves: a thought costs
+    next to nothing, and is one call old. Needs think=True and a session; the first call of an episode thinks at once."""
     num_steps: int | None
     """Euler steps of the flow; the checkpoint's own number by default."""
     num_action_steps: int | None
@@ -46,6 +49,7 @@ class Request:
     mode: str = "continuous"
     guided: bool = False
     think: bool = False
+    think_ahead: bool = False
     num_steps: int | None = None
     num_action_steps: int | None = None
     noise: ArrayLike | None = None
@@ -61,6 +65,8 @@ class Request:
         require(
             self.mode == "discrete" or not self.guided, "guided is for discrete mode: give mode='discrete' as well."
         )
+        is_apart = not self.think_ahead or (self.think and self.session is not None and self.mode == "continuous")
+        require(is_apart, "think_ahead needs think=True, a session to remember the depth map in, and continuous mode.")
         is_free = self.noise is None or (self.seed is None and self.mode == "continuous")
         require(is_free, "noise is for continuous mode, and in place of a seed: give only one of them.")
 

@@ -30,6 +30,8 @@ class ExpertContext:
     """Per block: projected keys and values [b n s h]."""
     mask: Bool[Tensor, "b 1 1 s"]
     """True on prompt tokens that the expert may look at."""
+    gates: Float[Tensor, "l b"] | None = None
+    """How far each layer lets depth through; None without gates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,15 +152,24 @@ class ActionExpert(nn.Module):
         self.final_modulation = Linear(config.hidden_size, 2 * config.hidden_size)
         self.velocity_out = Linear(config.hidden_size, action_dim)
 
-    def context(self, layers: list[LayerKeyValues], visible: Bool[Tensor, "b s"]) -> ExpertContext:
-        """Project the decoder's keys and values [b m s h] of every layer; `visible` marks the tokens to look at."""
+    def context(
+        self,
+        layers: list[LayerKeyValues],
+        visible: Bool[Tensor, "b s"],
+        factors: list[Float[Tensor, "b 1 s 1"]] | None = None,
+    ) -> ExpertContext:
+        """Project the decoder's keys and values [b m s h] of every layer; `visible` marks the tokens to look at.
+
+        `factors` scale what each layer sees of a token, behind the norms, which would undo a scale before them.
+        """
         norm_keys = self.config.qk_norm
         distinct = layers[:1] if self.config.conditioning == "last_hidden" else layers
         projected = [
             (self._project(key, self.context_key, norm_keys), self._project(value, self.context_value))
             for key, value in distinct
         ]
-        return ExpertContext(layers=projected * (len(layers) // len(distinct)), mask=visible[:, None, None, :])
+        seen = scaled(projected * (len(layers) // len(distinct)), factors)
+        return ExpertContext(layers=seen, mask=visible[:, None, None, :])
 
     def _project(
         self, tokens: Float[Tensor, "b m s h"], projection: Linear, norm_heads: bool = False
@@ -216,3 +227,10 @@ class ActionExpert(nn.Module):
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Normalise, then scale and shift: `norm(x) · (1 + scale) + shift`."""
     return rms_normalize(x, NORM_EPS) * (1 + scale) + shift
+
+
+def scaled(layers: list[LayerKeyValues], factors: list[Float[Tensor, "b 1 s 1"]] | None) -> list[LayerKeyValues]:
+    """Keys and values of every layer times its factors; as they are without factors."""
+    if factors is None:
+        return layers
+    return [((k * f).to(k.dtype), (v * f).to(v.dtype)) for (k, v), f in zip(layers, factors, strict=True)]

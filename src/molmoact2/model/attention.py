@@ -81,6 +81,11 @@ class KeyValueCache:
         self.length = slots.stop
         return slots
 
+    def truncate(self, length: int) -> None:
+        """Give back the slots from `length` on."""
+        self.valid[:, length:] = False
+        self.length = length
+
     def write(self, layer: int, slots: slice, keys: Tensor, values: Tensor) -> LayerKeyValues:
         """Store a layer's new keys and values [b n s d]; return those of all tokens up to them."""
         self.keys[layer, :, :, slots] = keys

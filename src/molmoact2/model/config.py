@@ -226,6 +226,9 @@ class ModelConfig:
     action_expert_depth_gate: bool = False
     action_expert_depth_gate_per_layer: bool = False
     action_expert_depth_gate_init_bias: float = -4.0
+    action_expert_depth_gate_after_norm: bool = False
+    """Gate what the expert sees behind the norms of its context, and not before them as the releases do: with
+    `context_layer_norm` those undo nearly all of it. Ours; docs/think.md compares the two."""
     num_state_tokens: int = 0
     num_action_tokens: int = 0
     add_setup_tokens: bool = False

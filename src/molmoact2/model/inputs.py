@@ -39,6 +39,16 @@ class ModelInputs:
         begins = self.segment.diff(dim=1, prepend=self.segment[:, :1] - 1) != 0
         return place - torch.where(begins, place, 0).cummax(dim=1).values
 
+    def followed_by(self, token_ids: Int[Tensor, "b n"]) -> "ModelInputs":
+        """The same prompts, each with text tokens behind it; padding of shorter prompts stays in between."""
+        more = torch.ones_like(token_ids, dtype=torch.bool)
+        return replace(
+            self,
+            token_ids=torch.cat((self.token_ids, token_ids), dim=1),
+            image_mask=torch.cat((self.image_mask, ~more), dim=1),
+            valid=torch.cat((self.valid, more), dim=1),
+        )
+
     def to(self, device: torch.device | str) -> "ModelInputs":
         """The same inputs on another device."""
         return replace(self, **{name: value.to(device) for name, value in vars(self).items() if value is not None})

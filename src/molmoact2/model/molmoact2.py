@@ -1,14 +1,15 @@
 """The whole network: vision, connector, decoder, action expert, depth gate, and how they meet."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from molmoact2.model import flow
-from molmoact2.model.action_expert import ActionExpert, ExpertContext, Modulation
+from molmoact2.model.action_expert import ActionExpert, ExpertContext, Modulation, scaled
 from molmoact2.model.attention import KeyValueCache, LayerKeyValues, prompt_mask
 from molmoact2.model.config import ConfigError, ModelConfig
 from molmoact2.model.connector import Connector
@@ -115,9 +116,11 @@ class MolmoAct2(nn.Module):
         x = self.text.embed(token_ids).to(dtype or self.dtype)
         return self.text(x, positions, mask, Remember(cache, slots))
 
-    def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
-        """Scores of the first embedding table's tokens, in float32."""
-        return self.lm_head(hidden).float()
+    def logits(self, hidden: Float[Tensor, "*b d"], token_ids: slice | None = None) -> Float[Tensor, "*b v"]:
+        """Scores of the first embedding table's tokens, or of a range of them, in float32."""
+        if token_ids is None:
+            return self.lm_head(hidden).float()
+        return F.linear(hidden, self.lm_head.weight[token_ids].to(hidden.dtype)).float()
 
     def visible_to_expert(self, token_ids: Int[Tensor, "b s"], valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
         """Which prompt tokens the expert may look at (architecture section 6).
@@ -139,18 +142,17 @@ class MolmoAct2(nn.Module):
         """The prompt's keys and values, gated where they speak of depth, as the expert sees them."""
         if self.action_expert is None:
             raise ValueError("This checkpoint has no action expert.")
-        return self.action_expert.context(
-            self._gate_depth(layers, token_ids, valid), self.visible_to_expert(token_ids, valid))  # fmt: skip
-
-    def _gate_depth(
-        self, layers: list[LayerKeyValues], token_ids: Int[Tensor, "b s"], valid: Bool[Tensor, "b s"]
-    ) -> list[LayerKeyValues]:
+        visible = self.visible_to_expert(token_ids, valid)
         if self.depth_gate is None:
-            return layers
+            return self.action_expert.context(layers, visible)
         is_depth = self.is_depth_token(token_ids)
-        gates = self.depth_gates(layers, valid & ~is_depth)
-        factors = (torch.where(is_depth[:, None, :, None], gate[:, None, None], 1.0) for gate in gates)
-        return [((k * f).to(k.dtype), (v * f).to(v.dtype)) for (k, v), f in zip(layers, factors, strict=True)]
+        gates = torch.stack(self.depth_gates(layers, valid & ~is_depth))
+        factors = [torch.where(is_depth[:, None, :, None], gate[:, None, None], 1.0) for gate in gates]
+        if self.config.action_expert_depth_gate_after_norm:
+            context = self.action_expert.context(layers, visible, factors)
+        else:
+            context = self.action_expert.context(scaled(layers, factors), visible)
+        return replace(context, gates=gates[..., 0])
 
     def depth_gates(self, layers: list[LayerKeyValues], pooled: Bool[Tensor, "b s"]) -> list[Float[Tensor, "b 1"]]:
         """How far each layer lets depth through, in [0, 1]: a sigmoid of the mean value over the `pooled` tokens."""

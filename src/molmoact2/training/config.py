@@ -80,6 +80,20 @@ PLAIN_LOSSES = LossWeights()
 
 
 @dataclass(frozen=True, kw_only=True)
+class Think:
+    """How a network that says depth maps differs from one that does not; paper section 5."""
+
+    num_codes: int = 100
+    """Cells of a depth map, a square number."""
+    num_tokens: int = 128
+    """Codes that a cell can have."""
+    gate: Literal["none", "shared", "layer"] = "layer"
+    """What the action expert sees depth maps through: nothing, one gate, or one for each layer; closed at first."""
+    gates_after_norm: bool = False
+    """Gate behind the norms of the expert's context; see `ModelConfig.action_expert_depth_gate_after_norm`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """One stage of training: what it sees, what it learns, for how long."""
 

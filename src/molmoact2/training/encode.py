@@ -118,7 +118,9 @@ class ExampleEncoder:
         state = stats.state_scaling.normalize(example.state)
         if stage.state_jitter_bins and words.state is not None:
             state = state + rng.uniform(-1, 1, state.shape) * stage.state_jitter_bins * 2 / (words.state.count - 1)
-        style = draw_style(stage.styles, rng)
+        # What is only there to be pointed at, with neither actions nor depth, is asked for the action.
+        is_scene = example.depth_codes is None and not example.is_valid.any()
+        style = "robot_action" if is_scene else draw_style(stage.styles, rng)
         prompt = self.processor.encode_prompt(
             images=stage.augmentation(example.images, rng),
             instruction=example.instruction,

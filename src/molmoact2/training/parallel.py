@@ -108,7 +108,7 @@ def join_world(device: str = "cpu", *, timeout_s: float = 600.0) -> Iterator[Wor
     torch.get_device_module(own).set_device(own)
     dist.init_process_group(BACKENDS[device], timeout=timedelta(seconds=timeout_s))
     yield World(rank=dist.get_rank(), size=dist.get_world_size(), local_rank=local_rank, device=own)
-    # What still refers to a group keeps its threads, and one that drops a tensor while Python shuts down aborts the run.
+    # What refers to a group keeps its threads, and one that drops a tensor while Python shuts down aborts the run.
     gc.collect()
     dist.destroy_process_group()
 

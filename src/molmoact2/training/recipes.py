@@ -6,6 +6,7 @@
 | pretrain   | Molmo2-ER          | to say actions, of many robots                           | section 4    |
 | post-train | MolmoAct2-Pretrain | to flow as well; its expert does not disturb the decoder | section 4    |
 | fine-tune  | MolmoAct2          | one robot                                                | section 4    |
+| *-think    |                    | to say depth maps before it acts                         | section 5    |
 | nano-*     |                    | the same in small, on the simulated SO-101               | docs/nano.md |
 
 Sections are those of the paper. Batches of the releases are counted in packed rows (128 of 4,200 or 2,100 tokens); ours
@@ -17,7 +18,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from molmoact2.data.augmentation import Augmentation
-from molmoact2.training.config import LossWeights, OptimizerConfig, StageConfig, TrainConfig
+from molmoact2.tokens.prompt import Style
+from molmoact2.training.config import LossWeights, OptimizerConfig, StageConfig, Think, TrainConfig
 from molmoact2.training.trainable import PRESETS
 
 SCENE_SEED, HELD_OUT_SEED = 10_000_000, 20_000_000
@@ -48,6 +50,8 @@ class Recipe:
     """Datasets of the stream "robot" unless others are named; None for none."""
     simulation: Simulation | None = None
     """What is recorded and rendered first; None for a run on data that are there."""
+    think: Think | None = None
+    """What makes the network think, for runs whose stages ask for depth maps."""
     expert: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `ExpertConfig` in which an action expert that the run adds differs from the usual one."""
 
@@ -74,6 +78,13 @@ FINE_TUNE = replace(
     POST_TRAIN, name="fine-tune", num_steps=50_000, examples_per_step={"robot": 192}, flow_samples=8, insulate=False
 )
 
+THINK_OR_NOT: dict[Style, float] = {"robot_action": 0.5, "robot_depth_action": 0.5}
+"""Half of the examples ask for a depth map first (paper section 5, fine-tuning)."""
+ACT_OR_SEE: dict[Style, float] = {"robot_action": 1 / 3, "robot_depth": 1 / 3, "robot_depth_action": 1 / 3}
+"""All three styles alike (paper section 5, post-training)."""
+POST_TRAIN_THINK = replace(POST_TRAIN, name="post-train-think", styles=ACT_OR_SEE)
+FINE_TUNE_THINK = replace(FINE_TUNE, name="fine-tune-think", styles=THINK_OR_NOT, depth_noise=0.1)
+
 NANO_LOSSES = LossWeights(place=0.5, named=0.25, things=0.25, thing_place=0.25)
 """While acting is learned, pointing counts half."""
 NANO_COLOURS = Augmentation(mode="photometric", hue=0.0, blur_probability=0.0)
@@ -96,6 +107,12 @@ NANO_POST_TRAIN = replace(NANO_PRETRAIN, name="post-train", num_steps=2_000, flo
 NANO_FINE_TUNE = replace(
     NANO_POST_TRAIN, name="fine-tune", num_steps=2_000, flow_samples=8, insulate=False,
     examples_per_step={"robot": 32, "scenes": 8},
+)  # fmt: skip
+NANO_THINK = replace(
+    NANO_ACT, name="think", num_steps=2_000, examples_per_step={"robot": 24, "scenes": 4}, styles=THINK_OR_NOT,
+    depth_noise=0.1,
+    losses=replace(NANO_LOSSES, language=0.25),
+    optimizer=OptimizerConfig(learning_rate=5e-4, final_fraction=0.02),
 )  # fmt: skip
 
 
@@ -120,11 +137,25 @@ RECIPES = {
         train=TrainConfig(stages=(FINE_TUNE,), trainable=PRESETS["fine-tuning"], checkpoint_activations=True),
         action_mode="both",
     ),
+    "post-train-think": Recipe(
+        train=TrainConfig(stages=(POST_TRAIN_THINK,), trainable=PRESETS["post-training"], checkpoint_activations=True),
+        action_mode="both",
+        mixture="pre_post_train",
+        think=Think(gate="none"),
+    ),
+    "fine-tune-think": Recipe(
+        train=TrainConfig(stages=(FINE_TUNE_THINK,), trainable=PRESETS["fine-tuning"], checkpoint_activations=True),
+        action_mode="both",
+        think=Think(),
+    ),
     "nano-so101": Recipe(train=nano(NANO_REASON, NANO_ACT), action_mode="continuous", simulation=Simulation()),
     "nano-so101-quick": Recipe(
         train=nano(replace(NANO_REASON, num_steps=1_500), replace(NANO_ACT, num_steps=2_000)),
         action_mode="continuous",
         simulation=Simulation(tasks=("pick",), num_episodes=700, num_scenes=12_000),
+    ),
+    "nano-think": Recipe(
+        train=nano(NANO_THINK), action_mode="continuous", simulation=Simulation(), think=Think(gates_after_norm=True)
     ),
     "nano-er": Recipe(
         train=nano(replace(NANO_REASON, name="er", num_steps=2_000, examples_per_step={"scenes": 32, "questions": 8})),

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molmoact2.data.chunks import action_chunks
-from molmoact2.data.frame_cache import fingerprint
 from molmoact2.data.language import Language
 from molmoact2.data.mixture import Mixture
 from molmoact2.data.quantiles import pooled_statistics
@@ -37,7 +36,7 @@ class RobotData:
     @property
     def fingerprints(self) -> dict[str, str]:
         """Dataset -> what changes when it does."""
-        return {source.name: fingerprint(source.dataset.root) for source in self.train.sources}
+        return {source.name: source.fingerprint for source in self.train.sources}
 
 
 def entries_of(stream: RobotStream) -> dict[str, dict[str, Any]]:
@@ -77,6 +76,7 @@ def open_robots(
     held_out_share: float,
     language: Language = "task",
     camera_order: CameraOrder = "fixed",
+    depth_labels: Path | None = None,
 ) -> RobotData:
     """Open a mixture; of every dataset, a share of the episodes, drawn by the seed, is held out.
 
@@ -87,7 +87,7 @@ def open_robots(
         ValueError: as `open_stream` does.
     """
     opened = {"seed": seed, "cache_dir": cache_dir, "image_size": image_size, "language": language,
-              "camera_order": camera_order}  # fmt: skip
+              "camera_order": camera_order, "depth_labels": depth_labels}  # fmt: skip
 
     def held(dataset: LeRobotDataset) -> list[int]:
         return held_out_episodes(dataset, share=held_out_share, seed=seed)

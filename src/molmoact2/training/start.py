@@ -21,6 +21,7 @@ from molmoact2.processing.processor import Processor
 from molmoact2.processing.settings import IMAGE_FILE, LAYOUT_FILE, read_image_settings
 from molmoact2.tokens import ActionTokenizer
 from molmoact2.tokens.reading import parse_json
+from molmoact2.training.config import Think
 from molmoact2.training.growth import grow
 
 
@@ -82,6 +83,37 @@ class Start:
         counts = {"num_state": num_state, "num_action": num_action, "num_depth": num_depth}
         model, processor = grow(self.model, self.processor, counts, seed=seed)
         return replace(self, model=model, processor=processor)
+
+    def with_depth(self, think: Think, *, seed: int) -> "Start":
+        """The same network, able to say depth maps; one that is able already keeps its tokens and gates.
+
+        Raises:
+            ValueError: it thinks already, on another grid or with other codes.
+        """
+        config = self.model.config
+        if config.enable_depth_reasoning:
+            known = (config.num_depth_codes, config.num_depth_tokens)
+            require(
+                known == (think.num_codes, think.num_tokens),
+                f"The checkpoint says depth maps of {known[0]} cells and {known[1]} codes, the recipe asks for "
+                f"{think.num_codes} and {think.num_tokens}. Give the recipe the same numbers.",
+            )
+            return self
+        told = self.with_robot_tokens(
+            num_state=config.num_state_tokens,
+            num_action=config.num_action_tokens,
+            num_depth=think.num_tokens,
+            seed=seed,
+        )
+        able = replace(
+            told.model.config,
+            enable_depth_reasoning=True,
+            num_depth_codes=think.num_codes,
+            action_expert_depth_gate=think.gate != "none",
+            action_expert_depth_gate_per_layer=think.gate == "layer",
+            action_expert_depth_gate_after_norm=think.gates_after_norm and think.gate != "none",
+        )
+        return told.with_config(able, seed=seed)
 
     def with_single_views(self) -> "Start":
         """The same network, shown each image as one resized view without column tokens, as all robot policies are.

@@ -9,7 +9,7 @@ from molmoact2.evaluation.annotation.asking import Asking, Manner
 from molmoact2.evaluation.annotation.local import LocalModel, load_annotator
 from molmoact2.evaluation.annotation.place import folder_beside
 from molmoact2.evaluation.annotation.run import run_annotation
-from molmoact2.model.generate import DecodingError
+from molmoact2.inference.decoding import DecodingError
 from molmoact2.testing import tiny_checkpoint
 
 
