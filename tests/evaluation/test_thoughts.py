@@ -115,6 +115,15 @@ def test_a_checkpoint_thinks_when_it_is_asked_to(thinking: Path):
         assert chunk.actions.shape == (6, 6)
 
 
+def test_a_checkpoint_thinks_ahead_when_it_is_asked_to(thinking: Path):
+    policy = (
+        PolicyChoice(name=str(thinking), environment="so101", think=True, think_ahead=True).open(Tabletop()).start(0)
+    )
+    chunks = [policy.act(fake_observation(seed=seed)) for seed in (0, 1, 2)]
+    assert [chunk.depth.age for chunk in chunks] == [0, 1, 1]
+    assert chunks[0].depth.passes > 0
+
+
 def test_a_plain_checkpoint_cannot_think_and_nothing_is_begun(plain: Path, tmp_path: Path):
     choice = PolicyChoice(name=str(plain), environment="so101", think=True)
     with pytest.raises(ValueError, match="was not trained to think"):

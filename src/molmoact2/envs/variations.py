@@ -6,7 +6,8 @@
     camera        the outer camera is a few centimetres and degrees from where it was, the same for a whole episode
 
 What they are in a scene is for each environment to say. Each is drawn from the episode's seed on its own: the same seed
-always gives the same light, with or without distractors, and a larger magnitude goes farther in the same direction.
+always gives the same light, with or without distractors, and a larger magnitude goes farther in the same direction
+(where things would then stand in each other's way, their places are drawn anew).
 """
 
 import zlib
