@@ -45,7 +45,7 @@ class FitSettings:
     """Of Adam: linear warm-up, then down to 0 along a cosine."""
     warmup_steps: int = 50
     map_error: Literal["squared", "absolute"] = "squared"
-    """Of the map (the reference's is squared). Absolute errors give small things on a table more weight."""
+    """Of the map: squared, as the reference, or absolute, which gives small things more weight beside large ones."""
     commitment: float = 0.25
     """Weight of the distance between features and vectors (the reference's)."""
     decay: float = 0.99

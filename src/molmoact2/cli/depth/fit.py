@@ -48,6 +48,8 @@ class Fit:
     """Maps per step."""
     learning_rate: float = 2e-3
     """Of Adam, at its highest."""
+    map_error: Literal["squared", "absolute"] = "squared"
+    """Of a map: squared, as the reference, or absolute, which gives small things more weight beside large ones."""
     hold_out: int = 10
     """Keep every so-many-th episode for measuring."""
     measure: int = 60
@@ -73,7 +75,11 @@ class Fit:
         require(not self.output.exists(), f"{self.output} exists already. Choose a new folder.")
         require(self.measure > 0, f"--measure must be at least 1, got {self.measure}.")
         settings = FitSettings(
-            steps=self.steps, batch_size=self.batch_size, learning_rate=self.learning_rate, seed=self.seed
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            map_error=self.map_error,
+            seed=self.seed,
         )
         dataset = LeRobotDataset(self.dataset)
         camera = self.camera or first_camera(dataset)
