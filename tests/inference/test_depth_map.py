@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from step_by_step import think_step_by_step
 
 from golden_cases import cases
 from molmoact2.inference.decoding import DecodingError, Speech
 from molmoact2.inference.depth_map import DepthMaps
 from molmoact2.model.inputs import ModelInputs
 from molmoact2.processing import collate
+from step_by_step import think_step_by_step
 
 CASE = cases("depth_continuous")[0]
 MODEL, FAMILY, GRID = CASE.policy.model, CASE.processor.vocabulary.depth, CASE.processor.images.grid

@@ -161,5 +161,5 @@ def test_a_new_episode_forgets():
 
 def test_a_plain_checkpoint_cannot_think():
     plain = cases("continuous")[0]
-    with pytest.raises(ValueError, match="it cannot think. Use think=False"):
+    with pytest.raises(ValueError, match=r"it cannot think\. Use think=False"):
         plain.policy.act(plain.observation(), plain.tag, think=True)

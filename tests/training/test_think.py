@@ -2,13 +2,20 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from small_run import SmoothMotions, scene_pool, scene_stream, small_stage, small_start
 
+from molmoact2.cli.preparation import check_depth_labels
+from molmoact2.inference import MolmoAct2Policy
+from molmoact2.inference.depth_map import DepthMaps
 from molmoact2.training.batch import make_batch
+from molmoact2.training.config import Think
 from molmoact2.training.encode import ExampleEncoder, draw_style
+from molmoact2.training.recipe_file import read_recipe
+from molmoact2.types import Observation
 
 CODES = np.arange(16) % 8
 MOTIONS = SmoothMotions(scene_stream(scene_pool(3)))
@@ -81,7 +88,68 @@ def test_thinking_without_depth_codes_is_refused(encoder):
         encoder(MOTIONS.example(1), small_stage(styles={"robot_depth": 1.0}), (0, 1))
 
 
+def test_scenes_without_actions_are_pointed_at_whatever_is_thought(encoder):
+    scene = scene_stream(scene_pool(3)).example(0)
+    one = encoder(scene, small_stage(styles={"robot_depth_action": 1.0}), (0,))
+    assert not one.answer.size
+    assert one.num_seen == one.num_prompt
+    assert one.pointing is not None
+
+
 @pytest.mark.parametrize("styles", [{}, {"robot_depth": 0.0}, {"robot_action": 1.0, "robot_depth": -1.0}])
 def test_styles_that_are_none_are_refused(styles):
     with pytest.raises(ValueError, match="styles must be shares"):
         small_stage(styles=styles)
+
+
+PLAIN = small_start()
+THINK = Think(num_codes=16, num_tokens=8)
+
+
+def planned(start, think: bool = False) -> np.ndarray:
+    """Actions for a fixed observation and seed."""
+    policy = MolmoAct2Policy(model=start.model.eval(), processor=start.processor)
+    example = MOTIONS.example(1)
+    observation = Observation(images=list(example.images), state=example.state, instruction=example.instruction)
+    return policy.act(observation, seed=0, think=think).actions
+
+
+@pytest.mark.parametrize(("gate", "num_gates"), [("none", 0), ("shared", 1), ("layer", 2)])
+def test_a_network_that_learns_to_think_still_acts_as_before(gate: str, num_gates: int):
+    start = PLAIN.with_depth(replace(THINK, gate=gate), seed=0)
+    np.testing.assert_allclose(planned(start), planned(PLAIN), rtol=0, atol=1e-5)
+    assert len(start.model.depth_gate or ()) == num_gates
+    config = start.model.config
+    assert (config.enable_depth_reasoning, config.num_depth_codes, config.num_depth_tokens) == (True, 16, 8)
+    vocabulary = start.processor.vocabulary
+    assert vocabulary.depth is not None
+    assert vocabulary.depth.count == 8
+    assert start.with_depth(replace(THINK, gate=gate), seed=0) is start
+
+
+def test_gates_of_a_network_that_learns_to_think_are_closed(monkeypatch: pytest.MonkeyPatch):
+    """They hide what depth adds, where they are behind the norms: thinking changes actions less than without gates."""
+    monkeypatch.setattr(DepthMaps, "are_ended", lambda _maps: True)  # it has not learned to end a map
+    told = {
+        name: PLAIN.with_depth(replace(THINK, gate=gate, gates_after_norm=True), seed=0)
+        for name, gate in (("gated", "layer"), ("open", "none"))
+    }
+    for bias in [gate.get_parameter("bias") for gate in told["gated"].model.depth_gate or ()]:
+        assert bias.item() == -4.0
+    off = {name: np.abs(planned(start, think=True) - planned(start)).mean() for name, start in told.items()}
+    assert off["gated"] < 0.5 * off["open"]
+
+
+def test_another_grid_than_the_network_knows_is_refused():
+    with pytest.raises(ValueError, match="says depth maps of 16 cells and 8 codes, the recipe asks for 100 and 128"):
+        PLAIN.with_depth(THINK, seed=0).with_depth(Think(), seed=0)
+
+
+@pytest.mark.parametrize("name", ["post-train-think", "fine-tune-think", "nano-think"])
+def test_recipes_that_teach_to_think_ask_for_depth(name: str):
+    recipe = read_recipe(name)
+    assert recipe.think is not None
+    with pytest.raises(ValueError, match="make them with `molmoact2 depth label DATASET`"):
+        check_depth_labels(recipe, None)
+    with pytest.raises(ValueError, match="and only such a recipe does"):
+        check_depth_labels(read_recipe("fine-tune"), Path("labels"))

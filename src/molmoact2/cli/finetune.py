@@ -58,8 +58,8 @@ class Finetune:
     held_out: float = 0.05
     """Share of the episodes that nothing is learned from, for the report."""
     depth_labels: Path | None = None
-    """Depth maps of the dataset, from `molmoact2 depth label`: in half of the examples the policy then learns to say them
-    before it acts; one that could not think learns to."""
+    """Depth maps of the dataset, from `molmoact2 depth label`: in half of the examples the policy then learns to say
+    them before it acts; one that could not think learns to."""
     cache: bool = True
     """Keep decoded images on the disk, at the network's size: faster, if there is room."""
     seed: int = 0

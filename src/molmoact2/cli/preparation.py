@@ -14,7 +14,7 @@ from molmoact2.data.robot_stream import RobotStream, open_source, open_stream
 from molmoact2.data.scenes import ScenePool
 from molmoact2.embodiments import SO101_TABLETOP
 from molmoact2.envs.labels import THINGS
-from molmoact2.evaluation.bundled import BUNDLED_NAME, bundled_policy
+from molmoact2.evaluation.bundled import BUNDLED_NAME, THINKING_NAME, bundled_policy
 from molmoact2.evaluation.measure import measure
 from molmoact2.evaluation.policies import PolicyChoice
 from molmoact2.evaluation.progress import follow
@@ -194,8 +194,8 @@ def begin_nano(recipe: Recipe, start: str | None, entries: Mapping[str, Mapping[
 
 
 def located(checkpoint: str) -> str:
-    """A checkpoint's folder or hub id; the folder of the bundled policy for its name."""
-    return str(bundled_policy()) if checkpoint == BUNDLED_NAME else checkpoint
+    """A checkpoint's folder or hub id; the folder of a bundled policy for its name."""
+    return str(bundled_policy(checkpoint)) if checkpoint in (BUNDLED_NAME, THINKING_NAME) else checkpoint
 
 
 def measure_snapshots(output: Path, *, tasks: tuple[str, ...], num_episodes: int, num_workers: int) -> None:

@@ -7,7 +7,8 @@ Prompt and draft are read in one pass, which also says what the likeliest code o
 it. Cells that did not change keep their code. Where a changed cell's code is not the likeliest one, all changed cells
 take their likeliest code, and what stands behind the first of them is read again. Each pass so makes at least one cell
 final, and the end is the map that decoding one cell after the other gives: code i is then the likeliest after the codes
-before it. Greedy decoding is the only fixed point (speculative decoding with Jacobi iterations). Facts: architecture.md 7.
+before it. This is speculative decoding with Jacobi iterations, whose only fixed point is greedy decoding. Facts:
+architecture.md 7.
 """
 
 from dataclasses import dataclass

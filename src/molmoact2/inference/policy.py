@@ -75,7 +75,7 @@ class MolmoAct2Policy:
         return f"vision-language-action ({abilities})" if self.modes else "vision-language"
 
     def new_session(self, seed: int | None = None, *, depth_refresh: DepthRefresh = NEVER) -> Session:
-        """A new episode of one robot; `seed` makes its noise repeatable, `depth_refresh` bounds how old depth may be."""
+        """A new episode of one robot; `seed` makes its noise repeatable, `depth_refresh` bounds the age of depth."""
         return Session(seed, depth_refresh=depth_refresh)
 
     def encode(self, observation: Observation, embodiment: str | None = None, think: bool = False) -> Encoded:

@@ -29,7 +29,7 @@ class ActOptions(TypedDict, total=False):
     """Predict the depth map first."""
     think_ahead: bool
     """Act on the depth map of the call before, and say that of this observation while the robot moves: a thought costs
-    next to nothing, and is one call old. Needs think=True and a session; the first call of an episode thinks at once."""
+    little time and is one call old. Needs think=True and a session; the first call of an episode thinks at once."""
     num_steps: int | None
     """Euler steps of the flow; the checkpoint's own number by default."""
     num_action_steps: int | None

@@ -47,6 +47,15 @@ class DepthMemory:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DepthInTheMaking:
+    """A depth map that is being said in the background, together with others."""
+
+    maps: "Future[list[DepthMemory]]"
+    row: int
+    """Which of them it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DepthPlan:
     """What of a depth map is to be said."""
 
@@ -77,12 +86,12 @@ class Session:
     @property
     def depth(self) -> DepthMemory | None:
         """The last depth map; waits for one that is being said in the background, and raises what went wrong there."""
-        if isinstance(self._depth, Future):
-            self._depth = self._depth.result()
+        if isinstance(self._depth, DepthInTheMaking):
+            self._depth = self._depth.maps.result()[self._depth.row]
         return self._depth
 
     @depth.setter
-    def depth(self, memory: "DepthMemory | Future[DepthMemory] | None") -> None:
+    def depth(self, memory: DepthMemory | DepthInTheMaking | None) -> None:
         self._depth = memory
 
     def plan(self, image: UInt8[np.ndarray, "h w 3"], num_codes: int) -> DepthPlan:

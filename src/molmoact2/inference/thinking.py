@@ -7,7 +7,7 @@ Facts: architecture.md 7; thinking ahead is ours.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from molmoact2.depth.codec import DepthCodec
 from molmoact2.inference.depth_map import DepthMaps
-from molmoact2.inference.session import DepthMemory, DepthPlan, Session
+from molmoact2.inference.session import DepthInTheMaking, DepthMemory, DepthPlan, Session
 from molmoact2.model.inputs import ModelInputs
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.tokens.vocabulary import TokenFamily
@@ -84,32 +84,24 @@ class Thinking:
 
     def remember(self, maps: DepthMaps) -> None:
         """Keep the maps for the next calls; thinking ahead, say them first, in the background."""
-        if not self.is_ahead:
+        if self.is_ahead:
+            later = BACKGROUND.submit(self._think_ahead, maps)
+            self._keep([DepthInTheMaking(maps=later, row=row) for row in range(len(self.plans))])
+        else:
             self._keep(self._memories(maps))
-            return
-        later = [Future() for _ in self.plans]
-        self._keep(later)
-        BACKGROUND.submit(self._think_ahead, maps, later)
 
-    def _think_ahead(self, maps: DepthMaps, later: "Sequence[Future[DepthMemory]]") -> None:
-        try:
-            with torch.inference_mode():
-                is_old = np.array([not plan.is_first for plan in self.plans])
-                maps.settle(np.stack([plan.changed for plan in self.plans]) & is_old[:, None])
-            memories = self._memories(maps)
-        except BaseException as error:
-            for future in later:
-                future.set_exception(error)
-            raise
-        for future, memory in zip(later, memories, strict=True):
-            future.set_result(memory)
+    @torch.inference_mode()
+    def _think_ahead(self, maps: DepthMaps) -> list[DepthMemory]:
+        is_old = np.array([not plan.is_first for plan in self.plans])
+        maps.settle(np.stack([plan.changed for plan in self.plans]) & is_old[:, None])
+        return self._memories(maps)
 
     def _memories(self, maps: DepthMaps) -> list[DepthMemory]:
         codes = maps.codes.cpu().numpy()
         kept = zip(self.images, codes, self.plans, strict=True)
         return [DepthMemory(image=image.copy(), codes=row, num_kept=plan.num_kept) for image, row, plan in kept]
 
-    def _keep(self, memories: "Sequence[DepthMemory | Future[DepthMemory]]") -> None:
+    def _keep(self, memories: Sequence[DepthMemory | DepthInTheMaking]) -> None:
         for session, memory in zip(self.sessions, memories, strict=True):
             if session is not None:
                 session.depth = memory
