@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from small_networks import GRID, prompts, small_config
 
 from molmoact2.model.action_expert import scaled
 from molmoact2.model.config import ConfigError
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.testing import random_model
+from small_networks import GRID, prompts, small_config
 
 
 def gated(bias: float, **fields: object) -> MolmoAct2:

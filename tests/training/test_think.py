@@ -15,7 +15,7 @@ from molmoact2.training.batch import make_batch
 from molmoact2.training.config import Think
 from molmoact2.training.encode import ExampleEncoder, draw_style
 from molmoact2.training.recipe_file import read_recipe
-from molmoact2.types import Observation
+from molmoact2.types import ActionChunk, Observation
 
 CODES = np.arange(16) % 8
 MOTIONS = SmoothMotions(scene_stream(scene_pool(3)))
@@ -106,18 +106,18 @@ PLAIN = small_start()
 THINK = Think(num_codes=16, num_tokens=8)
 
 
-def planned(start, think: bool = False) -> np.ndarray:
-    """Actions for a fixed observation and seed."""
+def chunk(start, think: bool = False) -> ActionChunk:
+    """What a network answers to a fixed observation and seed."""
     policy = MolmoAct2Policy(model=start.model.eval(), processor=start.processor)
     example = MOTIONS.example(1)
     observation = Observation(images=list(example.images), state=example.state, instruction=example.instruction)
-    return policy.act(observation, seed=0, think=think).actions
+    return policy.act(observation, seed=0, think=think)
 
 
 @pytest.mark.parametrize(("gate", "num_gates"), [("none", 0), ("shared", 1), ("layer", 2)])
 def test_a_network_that_learns_to_think_still_acts_as_before(gate: str, num_gates: int):
     start = PLAIN.with_depth(replace(THINK, gate=gate), seed=0)
-    np.testing.assert_allclose(planned(start), planned(PLAIN), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(chunk(start).actions, chunk(PLAIN).actions, rtol=0, atol=1e-5)
     assert len(start.model.depth_gate or ()) == num_gates
     config = start.model.config
     assert (config.enable_depth_reasoning, config.num_depth_codes, config.num_depth_tokens) == (True, 16, 8)
@@ -127,17 +127,13 @@ def test_a_network_that_learns_to_think_still_acts_as_before(gate: str, num_gate
     assert start.with_depth(replace(THINK, gate=gate), seed=0) is start
 
 
-def test_gates_of_a_network_that_learns_to_think_are_closed(monkeypatch: pytest.MonkeyPatch):
-    """They hide what depth adds, where they are behind the norms: thinking changes actions less than without gates."""
+@pytest.mark.parametrize("gate", ["layer", "shared"])
+def test_gates_of_a_network_that_learns_to_think_are_closed(gate: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(DepthMaps, "are_ended", lambda _maps: True)  # it has not learned to end a map
-    told = {
-        name: PLAIN.with_depth(replace(THINK, gate=gate, gates_after_norm=True), seed=0)
-        for name, gate in (("gated", "layer"), ("open", "none"))
-    }
-    for bias in [gate.get_parameter("bias") for gate in told["gated"].model.depth_gate or ()]:
-        assert bias.item() == -4.0
-    off = {name: np.abs(planned(start, think=True) - planned(start)).mean() for name, start in told.items()}
-    assert off["gated"] < 0.5 * off["open"]
+    start = PLAIN.with_depth(replace(THINK, gate=gate), seed=0)
+    depth = chunk(start, think=True).depth
+    assert depth is not None
+    np.testing.assert_allclose(depth.gates, np.full(2, 1 / (1 + np.exp(4))), rtol=1e-5)
 
 
 def test_another_grid_than_the_network_knows_is_refused():
