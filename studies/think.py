@@ -6,7 +6,7 @@
     python studies/think.py table        # what was measured: results.json, and Markdown (also in table.md)
     python studies/think.py draw         # the same as a picture, docs/images/think-study.png
 
-`run` measures every policy under every condition: each cell is the command
+`run` measures every policy under five conditions: each cell is the command
 
     molmoact2 evaluate --policy CHECKPOINT [--think] [--variation NAME=1] --episodes 34 --workers 2
         --films 0 --no-report --output runs/think/study/NAME/CONDITION
@@ -63,14 +63,11 @@ OUTPUT = Path("runs/think/study")
 PICTURE = Path("docs/images/think-study.png")
 ENVIRONMENT = "so101"
 
-CONDITIONS = {
-    "nominal": NOMINAL,
-    "spatial": Variations(spatial=1.0),
-    "lighting": Variations(lighting=1.0),
-    "distractors": Variations(distractors=1.0),
-    "camera": Variations(camera=1.0),
-}
+VARIED = ("spatial", "lighting", "distractors", "camera")
+HARD = {"nominal": NOMINAL} | {name: Variations(**{name: 1.0}) for name in VARIED}
 """At magnitude 1 the bundled policy loses clearly and is far from nothing (docs/variations.md)."""
+CONDITIONS = HARD | {f"half-{name}": Variations(**{name: 0.5}) for name in VARIED}
+"""The halves only where they are asked for: `--conditions half-camera`."""
 EPISODES = 34
 """Per task: 102 in all."""
 OTHER_SCENES = 500_000
@@ -334,6 +331,11 @@ def grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
 
 
+def columns(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The conditions of a table: the five of the study, and others that were measured."""
+    return [name for name in CONDITIONS if name in HARD or any(row["condition"] == name for row in rows)]
+
+
 def success_table(rows: Sequence[dict[str, Any]]) -> str:
     """A line per policy, a column per condition."""
     intact = [row for row in rows if row["codes"] == "own"]
@@ -342,10 +344,10 @@ def success_table(rows: Sequence[dict[str, Any]]) -> str:
         cells = {row["condition"]: row for row in intact if row["policy"] == policy}
         lines.append(
             [policy]
-            + [percent(cells[c]["rate"], cells[c]["interval"]) if c in cells else "" for c in CONDITIONS]
+            + [percent(cells[c]["rate"], cells[c]["interval"]) if c in cells else "" for c in columns(rows)]
             + [", ".join(sorted({str(cell["episodes"]) for cell in cells.values()}))]
         )
-    return grid(["policy", *CONDITIONS, "episodes"], lines)
+    return grid(["policy", *columns(rows), "episodes"], lines)
 
 
 def difference_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -354,8 +356,8 @@ def difference_table(rows: Sequence[dict[str, Any]]) -> str:
     lines = []
     for policy in dict.fromkeys(row["policy"] for row in compared):
         cells = {row["condition"]: difference(row) for row in compared if row["policy"] == policy}
-        lines.append([policy, *(cells.get(condition, "") for condition in CONDITIONS)])
-    return grid(["policy", *CONDITIONS], lines)
+        lines.append([policy, *(cells.get(condition, "") for condition in columns(rows))])
+    return grid(["policy", *columns(rows)], lines)
 
 
 def difference(row: dict[str, Any]) -> str:
@@ -461,7 +463,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     shown.add_argument("--against", default="plain", help="policy that the others are compared with")
 
     command = commands.add_parser("run", parents=[measuring], help="policies under all conditions")
-    command.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
+    command.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(HARD))
     command.add_argument("--no-think", action="store_true", help="thinking policies act without thinking")
     command.add_argument("--think-ahead", action="store_true", help="they act on the map of the look before")
     command.set_defaults(do=run)

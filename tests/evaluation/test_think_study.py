@@ -159,8 +159,8 @@ def test_a_run_is_commands_that_a_user_can_give(
     words = ["--output", str(tmp_path), "run", f"plain={plain}", f"think={choice.name}"]
     parsed = study.parse(words)
     parsed.do(parsed)
-    assert len(given) == 2 * len(study.CONDITIONS)
-    assert [("--think" in command) for command in given] == [False, True] * len(study.CONDITIONS)
+    assert len(given) == 2 * len(study.HARD)
+    assert [("--think" in command) for command in given] == [False, True] * len(study.HARD)
     assert given[0][-2:] == ["--output", str(tmp_path / "plain" / "nominal")]
     assert "--variation" not in given[0]
     assert given[3][given[3].index("--variation") + 1] == "spatial=1"
