@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small_run import SmoothMotions, scene_pool, scene_stream, small_stage, small_start
 
-from molmoact2.cli.preparation import check_depth_labels
+from molmoact2.cli.preparation import check_depth_labels, with_codec_of
+from molmoact2.depth.codec import CodecConfig, DepthCodec, DepthScale, save_codec
 from molmoact2.inference import MolmoAct2Policy
 from molmoact2.inference.depth_map import DepthMaps
 from molmoact2.training.batch import make_batch
@@ -139,6 +141,25 @@ def test_gates_of_a_network_that_learns_to_think_are_closed(gate: str, monkeypat
 def test_another_grid_than_the_network_knows_is_refused():
     with pytest.raises(ValueError, match="says depth maps of 16 cells and 8 codes, the recipe asks for 100 and 128"):
         PLAIN.with_depth(THINK, seed=0).with_depth(Think(), seed=0)
+
+
+def codec(seed: int) -> DepthCodec:
+    torch.manual_seed(seed)
+    scale = DepthScale(kind="fixed", low=0.0, high=1.0)
+    return DepthCodec(CodecConfig(channels=(2, 2, 2, 2, 2), code_dim=3, num_codes=4, scale=scale, unit="m"))
+
+
+def test_codes_keep_their_meaning(tmp_path: Path):
+    assert with_codec_of(None, PLAIN).depth_codec is None
+    save_codec(codec(0), tmp_path / "one" / "codec")
+    told = with_codec_of(tmp_path / "one", PLAIN)
+    assert told.depth_codec is not None
+    with_codec_of(tmp_path, told)
+    save_codec(codec(1), tmp_path / "another" / "codec")
+    with pytest.raises(ValueError, match="must hold depth labels of one codec"):
+        with_codec_of(tmp_path, told)
+    with pytest.raises(ValueError, match="Label the dataset with the folder depth_codec of the checkpoint"):
+        with_codec_of(tmp_path / "another", told)
 
 
 @pytest.mark.parametrize("name", ["post-train-think", "fine-tune-think", "nano-think"])

@@ -8,10 +8,12 @@ from typing import Any
 
 from molmoact2.data.card import card_for
 from molmoact2.data.datasets import open_dataset
+from molmoact2.data.depth_run import CODEC_FOLDER
 from molmoact2.data.errors import require
 from molmoact2.data.mixture import Mixture, read_mixture
 from molmoact2.data.robot_stream import RobotStream, open_source, open_stream
 from molmoact2.data.scenes import ScenePool
+from molmoact2.depth.codec import fingerprint, load_codec
 from molmoact2.embodiments import SO101_TABLETOP
 from molmoact2.envs.labels import THINGS
 from molmoact2.evaluation.bundled import BUNDLED_NAME, THINKING_NAME, bundled_policy
@@ -85,7 +87,7 @@ def prepare_nano(
     streams = simulated_streams(recipe, folder, recorded, num_workers=num_workers)
     streams |= {} if real is None else {"real": real}
     entries = entries_of(recorded) | ({} if real is None else entries_of(real))
-    begun = begin_nano(recipe, start, entries)
+    begun = with_codec_of(depth_labels, begin_nano(recipe, start, entries))
     sources = [*recorded.sources, *([] if real is None else real.sources)]
     if any(stage.says_actions for stage in recipe.train.stages) and begun.action_tokenizer is None:
         everything = RobotStream(sources, [1.0] * len(sources), seed=recipe.train.seed)
@@ -111,6 +113,20 @@ def check_depth_labels(recipe: Recipe, folder: Path | None) -> None:
         f"with depth, such as nano-think. Got depth labels {folder}, and styles "
         f"{sorted({style for stage in recipe.train.stages for style in stage.styles})}.",
     )
+
+
+def with_codec_of(depth_labels: Path | None, start: Start) -> Start:
+    """The network with the codec of the depth maps that it learns, if it does.
+
+    Raises:
+        ValueError: the labels are those of several codecs, or of another than the network has learned.
+    """
+    if depth_labels is None:
+        return start
+    folders = sorted(path for path in depth_labels.rglob(CODEC_FOLDER) if path.is_dir())
+    codecs = {fingerprint(codec): codec for codec in map(load_codec, folders)}
+    require(len(codecs) == 1, f"{depth_labels} must hold depth labels of one codec, found {sorted(codecs) or 'none'}.")
+    return start.with_depth_codec(*codecs.values())
 
 
 def demonstrations(
@@ -267,7 +283,7 @@ def prepare_given(
             max_action_horizon=max(config.max_action_horizon, released.max_action_horizon),
         )
     if recipe.think is not None:
-        start = start.with_depth(recipe.think, seed=train.seed)
+        start = with_codec_of(depth_labels, start.with_depth(recipe.think, seed=train.seed))
     if says_actions and start.action_tokenizer is None:
         raise ValueError(
             "This recipe teaches to say actions, and the checkpoint has no action tokenizer. Name one with "

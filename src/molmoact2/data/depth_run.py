@@ -10,6 +10,8 @@ from molmoact2.data.files import read_json
 from molmoact2.data.schema import ExtraColumn
 from molmoact2.tokens.reading import read_field, read_list
 
+CODEC_FOLDER = "codec"
+"""Folder of a companion dataset with the codec that made it, so that its codes can be seen and what learns them too."""
 RUN_PATH = "meta/depth.json"
 PARTS = {"codes": "int64", "buffer_codes": "int64", "updated": "bool"}
 """What is stored of each camera -> its type."""

@@ -32,6 +32,11 @@ class LabelWriter:
         self._dataset, self._run, self._writer = dataset, run, writer
 
     @property
+    def root(self) -> Path:
+        """Folder that is written."""
+        return self._writer.root
+
+    @property
     def todo(self) -> range:
         """Episodes of the dataset that have no labels yet, in the order in which they are to be added."""
         return self._run.episodes[self._writer.num_episodes :]

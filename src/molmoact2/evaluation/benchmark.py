@@ -95,7 +95,7 @@ def open_work(benchmark: Benchmark) -> Callable[[Job], Record]:
 
 def run_job(environment: FilmedEnvironment, source: PolicySource, machine: Record, job: Job) -> Record:
     """Run one episode and say how it went."""
-    film = Film(environment) if job.film else None
+    film = Film(environment, source.judge) if job.film else None
     thoughts = Thoughts(film or UNOBSERVED)
     result = run_episode(
         environment,

@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 
+from molmoact2.evaluation.depth_truth import judge_by
 from molmoact2.evaluation.policies import PolicyChoice, PolicySource
 from molmoact2.inference import MolmoAct2Policy, load_policy
 from molmoact2.inference.checkpoint import locate
+from molmoact2.inference.decoding import DecodingError
 from molmoact2.inference.session import Session
 from molmoact2.model.config import read_config
-from molmoact2.model.generate import DecodingError
 from molmoact2.tokens.action import ActionDecodeError
 from molmoact2.tokens.reading import parse_json, require
-from molmoact2.types import ActionChunk, NoActionError, Observation, Policy
+from molmoact2.types import ActionChunk, Environment, NoActionError, Observation, Policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,21 +39,25 @@ class CheckpointEpisode:
             raise NoActionError(str(error)) from error
 
 
-def open_checkpoint(choice: PolicyChoice, embodiment: str) -> PolicySource:
-    """Load the checkpoint; ValueError when it is none, or does not know the robot with the tag `embodiment`."""
+def open_checkpoint(choice: PolicyChoice, environment: Environment) -> PolicySource:
+    """Load the checkpoint; ValueError when it is none, or does not know the environment's robot."""
     if choice.num_threads:
         torch.set_num_threads(choice.num_threads)
     choice.check()
     policy = load_policy(choice.name, dtype=choice.dtype)
-    tag = policy.processor.tag(embodiment)
+    tag = policy.processor.tag(environment.embodiment)
     options = {"mode": choice.mode, "num_steps": choice.num_flow_steps, "num_action_steps": tag.action_horizon}
     options |= {name: True for name in ("guided", "think", "think_ahead") if vars(choice)[name]}
 
     def start(seed: int) -> Policy:
         session = policy.new_session(seed)
-        return CheckpointEpisode(policy=policy, embodiment=embodiment, options=options, session=session)
+        return CheckpointEpisode(policy=policy, embodiment=tag.tag, options=options, session=session)
 
-    return PolicySource(start=start, num_action_steps=choice.num_action_steps or tag.n_action_steps)
+    return PolicySource(
+        start=start,
+        num_action_steps=choice.num_action_steps or tag.n_action_steps,
+        judge=judge_by(environment, policy.depth_codec),
+    )
 
 
 def check_thinking(name: str) -> None:

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from molmoact2.data.depth_labels import CameraLabels, read_labels
-from molmoact2.data.depth_run import LabelRun
+from molmoact2.data.depth_run import CODEC_FOLDER, LabelRun
 from molmoact2.data.depth_writing import find_labels, open_label_writer
 from molmoact2.data.errors import require
 from molmoact2.data.frame_cache import fingerprint as dataset_fingerprint
 from molmoact2.data.reader import LeRobotDataset
 from molmoact2.depth.buffer import buffer_codes, updated_cells
-from molmoact2.depth.codec import DepthCodec, fingerprint, load_codec
+from molmoact2.depth.codec import DepthCodec, fingerprint, load_codec, save_codec
 from molmoact2.depth.sources import ExpectedDepth
 from molmoact2.evaluation.depth_sources import Source, SourceChoice
 from molmoact2.evaluation.workers import run_in_order
@@ -86,6 +86,7 @@ def label_dataset(
             open_label_writer(dataset, run, output) as writer,
             Progress(console=Console(stderr=True), transient=True, disable=not show_progress) as progress,
         ):
+            save_codec(labelling.open_codec(), writer.root / CODEC_FOLDER)
             todo = writer.todo
             total = sum(dataset.episodes[index].length for index in todo)
             bar = progress.add_task(f"Labelling {labelling.dataset.name} (frames)", total=total)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,6 @@ from molmoact2.data.errors import require
 from molmoact2.depth.codec import DepthCodec
 from molmoact2.depth.sources import ExpectedDepth
 from molmoact2.evaluation.depth_sources import choose_source
-from molmoact2.evaluation.simulated_depth import DepthEnvironment
 from molmoact2.types import DepthReasoning
 
 
@@ -105,13 +105,24 @@ def open_truth(words: str, dataset: LeRobotDataset, episode: int, camera: str, c
     return EpisodeTruth(codec=codec, depth=expected.check(choice.open(dataset).episode(dataset, record, camera)))
 
 
-def judge_by(environment: DepthEnvironment, codec: DepthCodec) -> Callable[[str, DepthReasoning], float]:
+@runtime_checkable
+class DepthCamera(Protocol):
+    """An environment that knows the depth of its images."""
+
+    def observe_depth(self, camera: str) -> NDArray[np.float32]:
+        """[height, width] metres along the camera's axis."""
+        ...
+
+
+def judge_by(environment: object, codec: DepthCodec | None) -> Callable[[str, DepthReasoning], float] | None:
     """What tells the mean error, in millimetres, of a thought about what a camera of a simulator sees now.
 
-    Raises ValueError for a codec whose scale is known only when the episode is over.
+    None where that cannot be known: without a codec in metres, for one whose scale is that of a whole episode, which is
+    not over yet, and in environments that do not know depth.
     """
-    kind = codec.config.scale.kind
-    require(kind != "episode", "The scale of this codec is that of a whole episode, which is not over yet.")
+    is_known = codec is not None and codec.config.unit == "m" and codec.config.scale.kind != "episode"
+    if codec is None or not is_known or not isinstance(environment, DepthCamera):
+        return None
 
     def judge(camera: str, thought: DepthReasoning) -> float:
         truth = EpisodeTruth(codec=codec, depth=environment.observe_depth(camera)[None])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molmoact2.evaluation.experts import make_expert
+from molmoact2.evaluation.film import Judge
 from molmoact2.tokens.reading import require
 from molmoact2.types import ActionChunk, Environment, Observation, Policy
 
@@ -27,6 +28,8 @@ class PolicySource:
     """Makes the policy of one episode from the episode's seed, before the environment is reset."""
     num_action_steps: int | None = None
     """Rows of each chunk that are executed before the policy looks again; None executes the whole chunk."""
+    judge: Judge | None = None
+    """Tells how far its thoughts are from the true depth, where that can be known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,7 @@ class PolicyChoice:
                 return PolicySource(start=lambda _seed: HoldStill())
         from molmoact2.evaluation.checkpoint import open_checkpoint
 
-        return open_checkpoint(self, environment.embodiment)
+        return open_checkpoint(self, environment)
 
     @property
     def label(self) -> str:

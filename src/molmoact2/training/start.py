@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from molmoact2.data.errors import require
+from molmoact2.depth.codec import DepthCodec, fingerprint
 from molmoact2.inference.policy import MolmoAct2Policy
 from molmoact2.model.config import ExpertConfig, ModelConfig, config_as_json
 from molmoact2.model.initialize import initialize
@@ -32,11 +33,18 @@ class Start:
     model: MolmoAct2
     processor: Processor
     action_tokenizer: ActionTokenizer | None
+    depth_codec: DepthCodec | None = None
+    """What the codes of its depth maps mean."""
 
     @classmethod
     def of(cls, policy: MolmoAct2Policy) -> "Start":
         """The parts of a loaded checkpoint."""
-        return cls(model=policy.model, processor=policy.processor, action_tokenizer=policy.action_tokenizer)
+        return cls(
+            model=policy.model,
+            processor=policy.processor,
+            action_tokenizer=policy.action_tokenizer,
+            depth_codec=policy.depth_codec,
+        )
 
     def with_robots(self, entries: Mapping[str, Mapping[str, Any]]) -> "Start":
         """The same network for these robots too; see `training.fresh.tag_entry`."""
@@ -114,6 +122,20 @@ class Start:
             action_expert_depth_gate_after_norm=think.gates_after_norm and think.gate != "none",
         )
         return told.with_config(able, seed=seed)
+
+    def with_depth_codec(self, codec: DepthCodec) -> "Start":
+        """The same network, whose depth codes mean what `codec` says.
+
+        Raises:
+            ValueError: it has learned the codes of another codec.
+        """
+        known = codec if self.depth_codec is None else self.depth_codec
+        require(
+            fingerprint(known) == fingerprint(codec),
+            f"The checkpoint says depth in the codes of codec {fingerprint(known)}, the labels are those of codec "
+            f"{fingerprint(codec)}. Label the dataset with the folder depth_codec of the checkpoint.",
+        )
+        return replace(self, depth_codec=codec)
 
     def with_single_views(self) -> "Start":
         """The same network, shown each image as one resized view without column tokens, as all robot policies are.

@@ -285,6 +285,7 @@ class Trainer:
                 model=plain_model(self.model.config, fold(tensors, self.config.trainable.lora)),
                 processor=self.encoder.processor,
                 action_tokenizer=self.encoder.action_tokenizer,
+                depth_codec=self.start.depth_codec,
             )
             save_policy(policy, folder, notes={**notes, **({HEADS_FILE: safetensors_bytes(heads)} if heads else {})})
 
