@@ -19,7 +19,6 @@ from benchmarks.measuring import Settings, in_turns, measure, milliseconds, prin
 from molmoact2.depth.change import cells_of
 from molmoact2.embodiments import SO101_TABLETOP
 from molmoact2.envs import make
-from molmoact2.evaluation.bundled import THINKING_NAME, bundled_policy
 from molmoact2.evaluation.experts import make_expert
 from molmoact2.inference import MolmoAct2Policy, load_policy
 from molmoact2.inference.decoding import Speech
@@ -144,7 +143,7 @@ def everyone(act: Callable[[Pair], object], of: Sequence[Pair]) -> None:
 
 def benchmark(settings: Settings) -> None:
     """Measure every share of changed cells."""
-    policy = load_policy(bundled_policy(THINKING_NAME))
+    policy = load_policy("nano-think")
     measured = pairs(policy, num_seeds=1 if settings.smoke else 3)
     plans = {share: [pair.plan(share) for pair in measured] for share in SHARES}
     ways: dict[str, Callable[[], object]] = {"plain": partial(everyone, Pair.act, measured)}

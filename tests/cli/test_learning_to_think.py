@@ -8,7 +8,6 @@ import pytest
 from molmoact2.cli.main import main
 from molmoact2.data import open_dataset
 from molmoact2.depth.codec import fingerprint, load_codec
-from molmoact2.evaluation.bundled import bundled_policy
 from molmoact2.inference import load_policy
 from molmoact2.types import Observation
 
@@ -41,5 +40,5 @@ def test_a_plain_policy_learns_to_think(
     assert depth.preview.shape == (320, 320, 3)
 
     with pytest.raises(SystemExit):
-        main(["evaluate", "--policy", str(bundled_policy()), "--think", "--episodes", "1", "--output", "measured"])
+        main(["evaluate", "--policy", "nano-so101", "--think", "--episodes", "1", "--output", "measured"])
     assert "cannot think" in capsys.readouterr().err

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from molmoact2.evaluation.bundled import bundled_policy
 from molmoact2.evaluation.policies import HoldStill, PolicyChoice
+from molmoact2.inference.checkpoint import bundled_policy
 from molmoact2.testing import fake_observation, tiny_checkpoint
 from molmoact2.types import Observation
 
@@ -74,7 +74,6 @@ def test_a_policy_that_is_nowhere_is_refused():
             ask()
 
 
-def test_a_bundled_policy_that_is_not_there_is_missed_clearly(monkeypatch):
-    monkeypatch.setattr("molmoact2.evaluation.bundled.BUNDLED_NAME", "nobody")
+def test_a_bundled_policy_that_is_not_there_is_missed_clearly():
     with pytest.raises(ValueError, match=r"no bundled policy at .*nobody.*molmoact2 train nobody"):
-        bundled_policy()
+        bundled_policy("nobody")

@@ -12,8 +12,8 @@ class Demo:
     report with films, the camera images beside the plans, and the time each stage took.
     """
 
-    policy: str | None = None
-    """Checkpoint folder or hub id, "expert" or "hold"; the bundled policy by default."""
+    policy: str = "nano-so101"
+    """Checkpoint folder or hub id, "expert" or "hold"; a bundled policy by default."""
     episodes: int = 3
     """Episodes per task, all of them filmed."""
     output: Path | None = None
@@ -27,7 +27,6 @@ class Demo:
 
         from rich.console import Console
 
-        from molmoact2.evaluation.bundled import bundled_policy
         from molmoact2.evaluation.measure import measure
         from molmoact2.evaluation.policies import PolicyChoice
         from molmoact2.evaluation.report import write_report
@@ -35,7 +34,7 @@ class Demo:
         from molmoact2.evaluation.workers import num_threads_per_worker
 
         choice = PolicyChoice(
-            name=self.policy or str(bundled_policy()),
+            name=self.policy,
             environment="so101",
             num_threads=num_threads_per_worker(self.workers),
         )

@@ -77,7 +77,7 @@ class Finetune:
         """Train what is not trained yet, export, report."""
         from rich.console import Console
 
-        from molmoact2.cli.preparation import located, prepare_given
+        from molmoact2.cli.preparation import prepare_given
         from molmoact2.data.mixture import Group, Mixture
         from molmoact2.inference import load_policy
         from molmoact2.training.parallel import join_world
@@ -85,10 +85,9 @@ class Finetune:
         from molmoact2.training.trainer import Trainer
 
         output = self.output or Path("runs") / f"finetune-{Path(self.dataset).name}"
-        origin = located(self.checkpoint)
         group = Group(tag=self.embodiment or "", rate=1.0, datasets=(self.dataset,), cameras=self.cameras)
         with join_world(self.device) as world:
-            console, start = Console(quiet=not world.is_main), Start.of(load_policy(origin))
+            console, start = Console(quiet=not world.is_main), Start.of(load_policy(self.checkpoint))
             recipe = self.recipe(start, num_demonstrations=count_episodes(self.dataset), console=console)
             prepared, robots = prepare_given(
                 recipe,
@@ -102,7 +101,12 @@ class Finetune:
             )
             assert robots is not None
             trainer = Trainer(
-                prepared.start.to(world.device), prepared.data, recipe.train, output, origin=origin, world=world
+                prepared.start.to(world.device),
+                prepared.data,
+                recipe.train,
+                output,
+                origin=self.checkpoint,
+                world=world,
             )
             trainer.resume()
             trainer.run(self.until)

@@ -16,7 +16,6 @@ from molmoact2.data.scenes import ScenePool
 from molmoact2.depth.codec import fingerprint, load_codec
 from molmoact2.embodiments import SO101_TABLETOP
 from molmoact2.envs.labels import THINGS
-from molmoact2.evaluation.bundled import BUNDLED_NAME, THINKING_NAME, bundled_policy
 from molmoact2.evaluation.measure import measure
 from molmoact2.evaluation.policies import PolicyChoice
 from molmoact2.evaluation.progress import follow
@@ -24,6 +23,7 @@ from molmoact2.evaluation.recording import record_dataset
 from molmoact2.evaluation.setup import make_recording
 from molmoact2.evaluation.summary import summarise
 from molmoact2.inference import load_policy
+from molmoact2.inference.checkpoint import locate
 from molmoact2.model.config import ModelConfig
 from molmoact2.model.sizes import released_config
 from molmoact2.reasoning.scenes import render_scenes
@@ -93,8 +93,8 @@ def prepare_nano(
         everything = RobotStream(sources, [1.0] * len(sources), seed=recipe.train.seed)
         begun = replace(begun, action_tokenizer=fitted_tokenizer(begun, everything, seed=recipe.train.seed))
     heads = PointingHeads.new(begun.model.config.text_config.hidden_size, len(THINGS), seed=recipe.train.seed)
-    if start is not None and (Path(located(start)) / HEADS_FILE).exists():
-        heads = PointingHeads.load(Path(located(start)))
+    if start is not None and (locate(start, None)[0] / HEADS_FILE).exists():
+        heads = PointingHeads.load(locate(start, None)[0])
     data = TrainData(
         streams=streams,
         held_out=held_out_streams(folder, num_workers=num_workers),
@@ -194,7 +194,7 @@ def begin_nano(recipe: Recipe, start: str | None, entries: Mapping[str, Mapping[
         model, processor = new_nano(entries, seed=seed, config=config)
         begun = Start(model=model, processor=processor, action_tokenizer=None)
     else:
-        begun = Start.of(load_policy(located(start))).with_robots(entries)
+        begun = Start.of(load_policy(start)).with_robots(entries)
     if recipe.think is not None:
         begun = begun.with_depth(recipe.think, seed=seed)
     if not flows or begun.model.action_expert is not None:
@@ -207,11 +207,6 @@ def begin_nano(recipe: Recipe, start: str | None, entries: Mapping[str, Mapping[
         flow_matching_num_steps=template.flow_matching_num_steps,
         flow_matching_noise_scale=template.flow_matching_noise_scale,
     )
-
-
-def located(checkpoint: str) -> str:
-    """A checkpoint's folder or hub id; the folder of a bundled policy for its name."""
-    return str(bundled_policy(checkpoint)) if checkpoint in (BUNDLED_NAME, THINKING_NAME) else checkpoint
 
 
 def measure_snapshots(output: Path, *, tasks: tuple[str, ...], num_episodes: int, num_workers: int) -> None:

@@ -45,7 +45,6 @@ class Report:
         from rich.console import Console
 
         from molmoact2.data import LeRobotDataset
-        from molmoact2.evaluation.bundled import BUNDLED_NAME, bundled_policy
         from molmoact2.evaluation.examination import Options
         from molmoact2.evaluation.training_report import write_training_report
         from molmoact2.inference import load_policy
@@ -55,9 +54,8 @@ class Report:
         held_out, train = choose_episodes(
             self.episodes, len(dataset.episodes), len(training.episodes), is_apart=self.train_dataset is not None
         )
-        checkpoint = bundled_policy() if self.checkpoint == BUNDLED_NAME else self.checkpoint
         findings = write_training_report(
-            load_policy(checkpoint, dtype=self.dtype),
+            load_policy(self.checkpoint, dtype=self.dtype),
             dataset,
             output=self.output,
             held_out_episodes=held_out,

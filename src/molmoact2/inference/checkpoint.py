@@ -29,6 +29,9 @@ ACTION_TOKENIZER = "action_tokenizer"
 """Folder of a checkpoint in which we keep its action tokenizer; the releases have it in a repository of its own."""
 DEPTH_CODEC = "depth_codec"
 """Folder of a checkpoint in which we keep the codec of its depth maps."""
+ASSETS = Path(__file__).parents[1] / "assets"
+BUNDLED = ("nano-so101", "nano-think")
+"""Policies that are part of the package; `load_policy` takes their names."""
 DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.txt")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -41,7 +44,7 @@ def load_policy(
     revision: str | None = None,
     action_tokenizer: str | Path | ActionTokenizer | None = None,
 ) -> MolmoAct2Policy:
-    """Load a checkpoint of any released kind from a directory or, by its id, from the Hugging Face hub.
+    """Load a checkpoint of any released kind from a directory, by its id from the Hugging Face hub, or a bundled one.
 
     `dtype` is float32, bfloat16 or float16. `revision` (branch, tag or commit) is for hub ids: the policy reports the
     commit that it came from as `policy.revision`. `action_tokenizer` reads spoken actions: a directory, a hub id, or
@@ -109,7 +112,7 @@ def replacing(directory: Path) -> Iterator[Path]:
 
 def locate(path: str | Path, revision: str | None) -> tuple[Path, str | None]:
     """The directory of a checkpoint and, for a hub id, the commit that was downloaded."""
-    directory = Path(path)
+    directory = bundled_policy(str(path)) if str(path) in BUNDLED and not Path(path).is_dir() else Path(path)
     if directory.is_dir():
         require(revision is None, f"A revision is for hub ids, but {path} is a directory here.")
         return directory, None
@@ -122,6 +125,17 @@ def locate(path: str | Path, revision: str | None) -> tuple[Path, str | None]:
             f"{error}"
         ) from error
     return snapshot, snapshot.name
+
+
+def bundled_policy(name: str = BUNDLED[0]) -> Path:
+    """The folder of a bundled policy; ValueError when this installation lacks it."""
+    folder = ASSETS / name
+    require(
+        (folder / "config.json").is_file(),
+        f"This installation has no bundled policy at {folder}. Train one with `molmoact2 train {name}` and give its "
+        "folder with --policy, or install a release.",
+    )
+    return folder
 
 
 def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
