@@ -7,11 +7,12 @@ from benchmarks import (
     image_preprocessing,
     policy_latency,
     rendering,
+    think,
     training,
 )
 from benchmarks.measuring import Settings, measure
 
-BENCHMARKS = (policy_latency, image_preprocessing, dataset_frames, data_loader, rendering, action_tokenizer, training)
+BENCHMARKS = (policy_latency, image_preprocessing, dataset_frames, data_loader, rendering, action_tokenizer, training, think)
 
 
 def every_benchmark(settings: Settings) -> None:

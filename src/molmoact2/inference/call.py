@@ -85,10 +85,11 @@ class Call:
             actions, _ = self.act(layers, inputs.token_ids, inputs.valid, noise, watch)
             return [ActionChunk(actions=one, timing=dict(watch.seconds)) for one in actions]
         maps = self.settled(thinking, inputs, features, watch)
-        if len(prompts) > 1 and not maps.are_ended():  # some map goes on after its codes: each as far as it likes
+        is_ended = maps.are_ended()
+        if len(prompts) > 1 and not is_ended:  # some map goes on after its codes: each as far as it likes
             apart = zip(observations, prompts, sessions, noise.split(1), strict=True)
             return [self.flow([o], [p], [s], n, watch.copy())[0] for o, p, s, n in apart]
-        transcript = maps.transcript if len(prompts) > 1 else self.speech(maps).transcript
+        transcript = maps.transcript if is_ended else self.speech(maps).transcript
         actions, gates = self.act(*transcript.context(), noise, watch)
         thoughts = thinking.thoughts(maps, gates)
         thinking.remember(maps)
