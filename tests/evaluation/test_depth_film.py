@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 from small_codec import small_codec
+from thinker import tiny_thinker
 from worlds import LineWorld, ListeningWalker, open_walker
 
-from molmoact2.depth.codec import DepthScale
+from molmoact2.depth.codec import DepthScale, save_codec
 from molmoact2.evaluation.benchmark import Benchmark, run_benchmark
 from molmoact2.evaluation.depth_tile import HEIGHT, STRIP, thought_tile
 from molmoact2.evaluation.depth_truth import EpisodeTruth, judge_by
 from molmoact2.evaluation.film import SHEET_COLUMNS, THOUGHT, Film, read_footage
-from molmoact2.evaluation.policies import PolicySource
-from molmoact2.evaluation.report import write_report
+from molmoact2.evaluation.policies import PolicyChoice, PolicySource
+from molmoact2.evaluation.report import stage_bar, write_report
 from molmoact2.evaluation.rollout import run_episode
+from molmoact2.evaluation.summary import Tempo
 from molmoact2.types import DepthReasoning
 
 PROTOCOL = {"policy": "walker", "environment": "line", "embodiment": "so101_tabletop"}
@@ -104,9 +106,36 @@ def test_a_film_judges_thoughts_where_the_truth_is_known(tmp_path):
     assert np.abs(tile_of(sheets[0], 0) - tile_of(sheets[1], 0))[HEIGHT:].max() > 100
 
 
-def test_a_scale_of_whole_episodes_cannot_judge_within_one():
-    with pytest.raises(ValueError, match="that of a whole episode"):
-        judge_by(DeepLineWorld(), small_codec(DepthScale(kind="episode")))
+@pytest.mark.parametrize(
+    ("world", "codec"),
+    [
+        (LineWorld(), CODEC),
+        (DeepLineWorld(), None),
+        (DeepLineWorld(), small_codec(unit="inverse")),
+        (DeepLineWorld(), small_codec(DepthScale(kind="episode"))),
+    ],
+    ids=["no depth", "no codec", "relative depth", "scale of an episode that is not over"],
+)
+def test_where_the_truth_cannot_be_known_nobody_judges(world, codec):
+    assert judge_by(world, codec) is None
+
+
+def test_a_checkpoint_with_a_codec_is_judged_in_a_simulator_that_knows_depth(tmp_path):
+    folder = tiny_thinker(tmp_path / "thinker")
+    choice = PolicyChoice(name=str(folder), environment="line", think=True)
+    assert choice.open(DeepLineWorld()).judge is None
+    save_codec(CODEC, folder / "depth_codec")
+    judge = choice.open(DeepLineWorld()).judge
+    world = DeepLineWorld()
+    assert judge is not None
+    assert judge("front", thought_of(3)) == judge_by(world, CODEC)("front", thought_of(3))
+
+
+def test_the_stages_of_a_plan_that_thinks_have_colours_of_their_own():
+    stages = dict.fromkeys(("preprocess", "vision", "prefill", "depth", "flow", "decode"), 0.1)
+    tempo = Tempo(control_hz=15, num_action_steps=8, plan_seconds=0.7, plan_seconds_p95=0.8, stage_seconds=stages)
+    legend = stage_bar(tempo).partition("<ul")[2]
+    assert len(set(re.findall(r"--stage:[^\"]+", legend))) == 7
 
 
 def page_of(tmp_path, open_policy):

@@ -25,6 +25,8 @@ from molmoact2.evaluation.summary import Summary, Tempo, measure_tempo, summaris
 
 PAGE = Path(__file__).with_name("page")
 REPORT_FILE = "report.html"
+STAGE_COLOURS = (*(f"var(--stage-{number})" for number in range(1, 6)), "#db2777")
+"""Of the stages of a plan in order; a sixth one is there where a policy thinks."""
 FILM_HINT = """<p class="hint">The charts follow the film. Thick is the plan that is being executed, of which only the
 first part is used before the policy looks again; the small pictures are all that it saw when it made that plan.</p>"""
 THOUGHT_HINT = """<p class="hint">Beside them is the depth map that it thought of, near bright and far dark. Outlined
@@ -122,7 +124,8 @@ def stage_bar(tempo: Tempo) -> str:
     """The stages of a plan as parts of one bar, with their times."""
     rest = tempo.plan_seconds - sum(tempo.stage_seconds.values())
     stages = {**tempo.stage_seconds, "everything else": max(0.0, rest)} if tempo.stage_seconds else {"plan": rest}
-    colours = [f"--stage:var(--stage-{1 + index % 5})" for index in range(len(stages) - 1)] + ["--stage:var(--stage-6)"]
+    named = [f"--stage:{STAGE_COLOURS[index % len(STAGE_COLOURS)]}" for index in range(len(stages) - 1)]
+    colours = [*named, "--stage:var(--stage-6)"]
     bar = "".join(
         f'<span style="{colour};width:{100 * seconds / sum(stages.values()):.2f}%"></span>'
         for colour, seconds in zip(colours, stages.values(), strict=True)
