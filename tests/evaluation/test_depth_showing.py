@@ -1,5 +1,6 @@
 """Episodes with depth, shown: thoughts of a policy and labels of a dataset, on paper, on film and in the viewer."""
 
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -260,6 +261,20 @@ def test_predict_draws_what_was_thought_below_the_plan(folder, tmp_path):
     plain, thinking = (Image.open(tmp_path / name) for name in ("plain.png", "thought.png"))
     assert thinking.width == plain.width
     assert thinking.height == pytest.approx(plain.height + 3.1 * 130, abs=2)
+
+
+def test_predict_measures_thoughts_against_the_truth(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(depth_truth, "choose_source", lambda *_: SOURCE)
+    policy = shutil.copytree(folder / "thinker", tmp_path / "thinker")
+    ask = Predict(policy=str(policy), dataset=folder / "data", think=True, true_depth="simulator")
+    with pytest.raises(ValueError, match=r"has no depth codec \(a folder depth_codec\)"):
+        replace(ask, episode=0, output=tmp_path / "refused.png").run()
+    save_codec(small_codec(), policy / "depth_codec")
+    replace(ask, episode=0, output=tmp_path / "walk.png").run()
+    assert Image.open(tmp_path / "walk.png").height > 700
+    pytest.importorskip("matplotlib")
+    replace(ask, index=2, output=tmp_path / "one.png").run()
+    assert sorted(path.name for path in tmp_path.glob("*.*")) == ["one.png", "walk.png"]
 
 
 @pytest.mark.parametrize(

@@ -19,21 +19,18 @@ class View:
     labels: Path
     """Folder of its labels, as `molmoact2 depth label` wrote it."""
     codec: Path | None = None
-    """Folder of the codec of the labels, which turns codes into depth; without it every code is a colour."""
+    """Folder of the codec of the labels, which turns codes into depth; by default the one that is kept with them. Where
+    there is none, every code is a colour."""
     episode: int = 0
     """Episode to look at."""
     camera: str | None = None
     """Camera; by default the first that has labels."""
     true_depth: str | None = None
-    """Source of the true depth, to draw and to measure errors: "simulator" or "feature:NAME". Needs --codec."""
+    """Source of the true depth, to draw and to measure errors: "simulator" or "feature:NAME". Needs the codec."""
     output: Path | None = None
     """What to write: a contact sheet (.png) or a video (.mp4); by default depth.png, or nothing with --rerun."""
     rerun: str | None = None
     """Record the episode for the Rerun viewer: a .rrd file, or "viewer" to open one."""
-
-    def __post_init__(self) -> None:
-        if self.true_depth and not self.codec:
-            raise ValueError("Errors of the labels need their codec: add --codec.")
 
     def run(self) -> None:
         """Draw the episode."""
@@ -41,6 +38,8 @@ class View:
 
         from molmoact2.data import LeRobotDataset
         from molmoact2.data.depth_labels import DepthLabels
+        from molmoact2.data.depth_run import CODEC_FOLDER
+        from molmoact2.data.errors import require
         from molmoact2.depth.codec import load_codec
         from molmoact2.evaluation.depth_truth import open_truth
         from molmoact2.evaluation.label_view import LabelledEpisode
@@ -50,7 +49,10 @@ class View:
         dataset = LeRobotDataset(self.dataset)
         labels = DepthLabels.open(self.labels, dataset)
         camera = self.camera or labels.cameras[0]
-        codec = load_codec(self.codec) if self.codec else None
+        kept = next(iter(sorted(self.labels.rglob(CODEC_FOLDER))), None)
+        folder = self.codec or kept
+        codec = load_codec(folder) if folder else None
+        require(bool(codec or not self.true_depth), "Errors of the labels need their codec: add --codec.")
         truth = open_truth(self.true_depth, dataset, self.episode, camera, codec) if self.true_depth and codec else None
         episode = LabelledEpisode(
             dataset=dataset, labels=labels, camera=camera, episode=self.episode, codec=codec, truth=truth
