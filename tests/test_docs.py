@@ -34,6 +34,9 @@ RUN_ELSEWHERE = {
     "torchrun": "with two processes by tests/training",
     "molmoact2 demo": "with the expert by tests/cli/test_demo.py",
     "molmoact2 evaluate --policy runs/": "with the expert by docs/cli.md",
+    "molmoact2 depth fit runs/": "in small by tests/cli/test_learning_to_think.py",
+    "molmoact2 depth label runs/": "in small by tests/cli/test_learning_to_think.py",
+    "molmoact2 finetune demonstrations/": "in small by tests/cli/test_learning_to_think.py",
     "molmoact2 record --output recordings/": "in small by docs/cli.md",
     "molmoact2 predict --policy checkpoint --dataset": "by tests/evaluation",
 }
