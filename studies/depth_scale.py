@@ -35,7 +35,9 @@ LOWEST_ROW = 40
 """Of a picture of 128 rows: what stands above is the arm at rest."""
 RELIEF_M = (0.008, 0.06)
 """How much nearer than the table a thing on it is, along the camera's axis."""
-FIXED = DepthScale(kind="fixed", low=0.25, high=0.8)
+WITHIN_M = (0.25, 0.8)
+"""Table and arm. Beyond is the floor, which one scale knows and another does not; errors there do not count."""
+FIXED = DepthScale(kind="fixed", low=WITHIN_M[0], high=WITHIN_M[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +157,9 @@ def measure(name: str, depths: Depths) -> None:
     if path.exists():
         return
     codec, unit = fit(name, depths), VARIANTS[name].unit
-    judged = Judged(unit="m", seen=lambda depth: in_unit(depth, unit), meant=lambda depth: in_unit(depth, unit))
+    judged = Judged(
+        unit="m", within=WITHIN_M, seen=lambda depth: in_unit(depth, unit), meant=lambda depth: in_unit(depth, unit)
+    )
     quality = measure_codec(codec, held_out(depths), judged=judged)
     path.write_text(json.dumps(quality.as_json() | things_on_the_table(codec, depths), indent=2))
 

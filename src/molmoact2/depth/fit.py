@@ -45,7 +45,7 @@ class FitSettings:
     """Of Adam: linear warm-up, then down to 0 along a cosine."""
     warmup_steps: int = 50
     map_error: Literal["squared", "absolute"] = "squared"
-    """Of the map: squared, as the reference, or absolute, which gives small things more weight beside large ones."""
+    """Of the map: squared, as the reference, or absolute, which flickers less and loses small things."""
     commitment: float = 0.25
     """Weight of the distance between features and vectors (the reference's)."""
     decay: float = 0.99

@@ -43,6 +43,8 @@ class Judged:
 
     unit: Literal["m", "inverse"]
     """Of the depth that is given to `measure_codec`."""
+    within: tuple[float, float]
+    """Between which depths errors count."""
     seen: Callable[[Depth], Depth]
     """From that unit to the codec's."""
     meant: Callable[[Depth], Depth]
@@ -101,7 +103,7 @@ class CodecQuality:
     num_codes: int
     codes: list[np.ndarray] = field(default_factory=list, repr=False)
     errors: Errors = field(default_factory=Errors)
-    """All pixels within the limits of a fixed scale; without one, all pixels."""
+    """All pixels within the limits of a fixed scale; without one, all pixels. Or those that `Judged` counts."""
     moving_errors: Errors = field(default_factory=Errors)
     """Those of them that show something that moves, such as the arm and what it carries."""
     unchanged_flicker: Share = field(default_factory=Share)
@@ -142,7 +144,7 @@ class CodecQuality:
 
 def measure_codec(codec: DepthCodec, episodes: Iterable[HeldOut], *, judged: Judged | None = None) -> CodecQuality:
     """Encode and decode episodes and compare. Memory is bounded by one episode's depth and a batch of maps."""
-    judged = judged or Judged(unit=codec.config.unit, seen=_same, meant=_same)
+    judged = judged or own_judgement(codec)
     quality = CodecQuality(num_codes=codec.config.num_codes)
     for episode in episodes:
         codes = codec.encode(judged.seen(episode.depth))
@@ -150,6 +152,14 @@ def measure_codec(codec: DepthCodec, episodes: Iterable[HeldOut], *, judged: Jud
         _add_errors(quality, codec, episode.depth, codes, judged)
         _add_flicker(quality, codec, episode, codes, judged.unit)
     return quality
+
+
+def own_judgement(codec: DepthCodec) -> Judged:
+    """In the codec's own unit, within the limits of its scale."""
+    scale = codec.config.scale
+    ends = ((scale.low, -np.inf), (scale.high, np.inf))
+    low, high = (end if limit is None else limit for limit, end in ends)
+    return Judged(unit=codec.config.unit, within=(low, high), seen=_same, meant=_same)
 
 
 def _same(depth: Depth) -> Depth:
@@ -167,7 +177,8 @@ def _add_errors(
     config, seen = codec.config, judged.seen(depth)
     limits = config.scale.limits(seen)
     is_moving = in_front(depth, judged.unit)
-    is_inside = (seen >= limits[:, :1, None]) & (seen <= limits[:, 1:, None])
+    low, high = judged.within
+    is_inside = (depth >= low) & (depth <= high)
     for block in _blocks(len(depth)):
         said = judged.meant(codec.to_depth(codec.decode(codes[block]), limits[block]))
         errors = np.abs(said - resized(depth[block], config.image_size))

@@ -48,8 +48,6 @@ class Fit:
     """Maps per step."""
     learning_rate: float = 2e-3
     """Of Adam, at its highest."""
-    map_error: Literal["squared", "absolute"] = "squared"
-    """Of a map: squared, as the reference, or absolute, which gives small things more weight beside large ones."""
     hold_out: int = 10
     """Keep every so-many-th episode for measuring."""
     measure: int = 60
@@ -78,7 +76,6 @@ class Fit:
             steps=self.steps,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
-            map_error=self.map_error,
             seed=self.seed,
         )
         dataset = LeRobotDataset(self.dataset)
