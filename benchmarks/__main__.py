@@ -12,7 +12,16 @@ from benchmarks import (
 )
 from benchmarks.measuring import Settings, measure
 
-BENCHMARKS = (policy_latency, image_preprocessing, dataset_frames, data_loader, rendering, action_tokenizer, training, think)
+BENCHMARKS = (
+    policy_latency,
+    image_preprocessing,
+    dataset_frames,
+    data_loader,
+    rendering,
+    action_tokenizer,
+    training,
+    think,
+)
 
 
 def every_benchmark(settings: Settings) -> None:
