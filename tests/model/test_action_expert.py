@@ -5,13 +5,13 @@ float32 through two blocks: equal to 1e-5 of values near 1, 4e-5 after several f
 
 import pytest
 import torch
-from slow_twins import sample_actions, sample_actions_projecting_anew
-from small_networks import GRID, prompts, single, small_config
 
 from molmoact2.model import flow
 from molmoact2.model.action_expert import ActionExpert, ExpertContext, Modulation
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.testing import random_model
+from slow_twins import sample_actions, sample_actions_projecting_anew
+from small_networks import GRID, prompts, single, small_config
 
 HORIZON, WIDTH = 6, 5
 FEW = {"rtol": 1e-5, "atol": 1e-5}

@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from slow_twins import attend_one_by_one
 
 from molmoact2.model.attention import KeyValueCache, attend, prompt_mask
+from slow_twins import attend_one_by_one
 
 
 def heads(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_networks import GRID, prompts, small_config
 from torch import Tensor
 
 from molmoact2.inference import load_policy, save_policy
@@ -14,6 +13,7 @@ from molmoact2.model.action_expert import ExpertContext
 from molmoact2.model.config import ConfigError
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.testing import fake_observation, random_model, tiny_checkpoint
+from small_networks import GRID, prompts, small_config
 
 CONDITIONINGS: dict[str, dict[str, Any]] = {
     "layer_kv": {"conditioning": "layer_kv"},

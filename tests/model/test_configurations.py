@@ -13,7 +13,6 @@ import pytest
 import torch
 from plain_network import Layers, PlainNetwork
 from safetensors.torch import load_file
-from small_networks import GRID, prompts, single, small_config
 from torch import Tensor
 
 from molmoact2.model import flow
@@ -22,6 +21,7 @@ from molmoact2.model.inputs import ModelInputs
 from molmoact2.model.molmoact2 import Encoding, MolmoAct2
 from molmoact2.model.weights import load_model, save_model
 from molmoact2.testing import random_model
+from small_networks import GRID, prompts, single, small_config
 
 RELATIVE = 2e-5
 ACTION_DIM = 3

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from slow_twins import attend_one_by_one
 
 from molmoact2.model.connector import AttentionPooling, Connector
 from molmoact2.testing import TINY
+from slow_twins import attend_one_by_one
 
 FEATURE_WIDTH, NUM_PATCHES = 6, 9
 WINDOWS = st.lists(

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from small_networks import small_config
 
 from molmoact2.model.action_expert import ActionSteps
 from molmoact2.model.initialize import EMBEDDING_STD, initialize, ordinal_embedding, sincos_positions
 from molmoact2.model.molmoact2 import MolmoAct2
+from small_networks import small_config
 
 GATED = {"action_expert_depth_gate": True, "action_expert_depth_gate_init_bias": -3.0}
 STATES = {"state_token_start_id": 60, "num_state_tokens": 32}

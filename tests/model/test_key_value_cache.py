@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from slow_twins import with_more
-from small_networks import GRID, prompts, single, small_config
 
 from molmoact2.model.attention import KeyValueCache
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.testing import random_model
+from slow_twins import with_more
+from small_networks import GRID, prompts, single, small_config
 
 SPOKEN = [33, 34, 50, 51, 40, 60, 61]
 

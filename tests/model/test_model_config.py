@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_networks import SMALL, small_config
 
 from molmoact2.model.config import ConfigError, ExpertConfig, ModelConfig, config_as_json, read_config
 from molmoact2.testing import TINY
+from small_networks import SMALL, small_config
 
 Path = tuple[str, ...]
 

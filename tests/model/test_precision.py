@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_networks import GRID, prompts, small_config
 
 from molmoact2.model import flow
 from molmoact2.model.action_expert import TimeEmbedding
@@ -12,6 +11,7 @@ from molmoact2.model.layers import LayerNorm, Linear, RMSNorm, rms_normalize
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.model.weights import load_model, save_model
 from molmoact2.testing import random_model
+from small_networks import GRID, prompts, small_config
 
 VARIATIONS = {
     "small": {},

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from small_networks import GRID, prompts, small_config
 
 from molmoact2.model.text import drop
 from molmoact2.testing import random_model
+from small_networks import GRID, prompts, small_config
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

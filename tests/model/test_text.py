@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_networks import IMAGE_PATCH, prompts, single, small_config
 
 from molmoact2.model.layers import rotary_angles, rotate
 from molmoact2.model.text import TextDecoder
 from molmoact2.testing import TINY, random_model, vary
+from small_networks import IMAGE_PATCH, prompts, single, small_config
 
 
 def decoder(vocab_size: int, additional: int) -> TextDecoder:

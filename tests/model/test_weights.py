@@ -12,12 +12,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from small_networks import SMALL, small_config
 
 from molmoact2.model import weights
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.model.weights import CheckpointError, list_tensors, load_model, read_header, released_names, save_model
 from molmoact2.testing import random_model
+from small_networks import SMALL, small_config
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 NORM = "model.transformer.ln_f.weight"

@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import torch
-from small_networks import small_config
 
 from molmoact2.model.config import ModelConfig, config_as_json
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.model.weights import SINGLE_FILE, released_names
+from small_networks import small_config
 
 LARGE = small_config(text_config={"vocab_size": 1_560_000}, image_patch_id=1_560_000)
 """Two tables of 1.56 M rows of 32 channels: 400 MB in float32."""
