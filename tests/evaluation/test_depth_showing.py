@@ -309,12 +309,17 @@ def test_walks_that_cannot_be_are_refused(folder, tmp_path, monkeypatch, fields,
     assert not list(tmp_path.iterdir())
 
 
+def test_errors_of_labels_need_their_codec(folder, tmp_path):
+    shutil.copytree(folder / "labels", tmp_path / "labels", ignore=shutil.ignore_patterns("codec"))
+    with pytest.raises(ValueError, match="add --codec"):
+        View(dataset=folder / "data", labels=tmp_path / "labels", true_depth="simulator").run()
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"episode": 7}, "no episode 7"),
         ({"camera": "wrist"}, "'wrist'.*front"),
-        ({"true_depth": "simulator"}, "add --codec"),
     ],
 )
 def test_labels_that_are_not_there_are_refused(folder, tmp_path, monkeypatch, fields, message):

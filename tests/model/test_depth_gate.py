@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from molmoact2.model.action_expert import scaled
 from molmoact2.model.config import ConfigError
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.testing import random_model
@@ -20,9 +19,13 @@ def gated(bias: float, **fields: object) -> MolmoAct2:
 
 def contexts(model: MolmoAct2) -> tuple[list, list]:
     """Keys and values as they are, and as they come through the gate."""
-    inputs = prompts(model.config)
+    inputs, expert, given = prompts(model.config), model.action_expert, []
     layers = model.read(inputs, model.image_features(inputs, GRID)).layers
-    return layers, scaled(layers, model._depth_factors(layers, inputs.token_ids, inputs.valid))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(expert, "context", lambda gated, visible: given.append(gated) or type(expert).context(
+            expert, gated, visible))  # fmt: skip
+        model.expert_context(layers, inputs.token_ids, inputs.valid)
+    return layers, given[0]
 
 
 @pytest.mark.parametrize("per_layer", [False, True])

@@ -86,7 +86,7 @@ def label_dataset(
             open_label_writer(dataset, run, output) as writer,
             Progress(console=Console(stderr=True), transient=True, disable=not show_progress) as progress,
         ):
-            save_codec(labelling.open_codec(), writer.root / CODEC_FOLDER)
+            keep_codec(labelling, writer.root / CODEC_FOLDER)
             todo = writer.todo
             total = sum(dataset.episodes[index].length for index in todo)
             bar = progress.add_task(f"Labelling {labelling.dataset.name} (frames)", total=total)
@@ -96,6 +96,12 @@ def label_dataset(
                 num_labelled += num_frames
                 progress.advance(bar, num_frames)
     return summarise(run, output, dataset, num_labelled=num_labelled, seconds=perf_counter() - started)
+
+
+def keep_codec(labelling: Labelling, folder: Path) -> None:
+    """Save the codec with its labels, if an earlier run of this labelling did not."""
+    if not folder.exists():
+        save_codec(labelling.open_codec(), folder)
 
 
 def make_run(labelling: Labelling, dataset: LeRobotDataset, shard: tuple[int, int]) -> LabelRun:
