@@ -237,8 +237,10 @@ def test_an_estimate_knows_what_is_done(dataset, server):
 
 
 RUN = """
+import signal
 import sys
 from molmoact2.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in what runs behind
 main(["data", "annotate", sys.argv[1], "--endpoint", sys.argv[2], "--model", "toy", "--workers", "1", "--review", "0"])
 """
 
