@@ -41,4 +41,4 @@ def test_a_plain_policy_learns_to_think(
 
     with pytest.raises(SystemExit):
         main(["evaluate", "--policy", "nano-so101", "--think", "--episodes", "1", "--output", "measured"])
-    assert "cannot think" in capsys.readouterr().err
+    assert "was not trained to think" in capsys.readouterr().err
