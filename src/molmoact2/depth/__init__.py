@@ -1,4 +1,4 @@
-"""Depth reasoning: which cells of the depth map must be decoded anew."""
+"""Depth maps as codes: where depth comes from, the codec, how it is fitted, and which cells are decoded anew."""
 
 from molmoact2.depth.change import changed_cells
 

@@ -52,9 +52,7 @@ class Thinking:
     ) -> "Thinking":
         """Compare the images with those that the sessions remember."""
         plans = [(session or Session()).plan(image, num_codes) for image, session in zip(images, sessions, strict=True)]
-        return cls(
-            images=images, sessions=sessions, plans=plans, family=family, is_ahead=is_ahead, codec=codec
-        )  # fmt: skip
+        return cls(images=images, sessions=sessions, plans=plans, family=family, is_ahead=is_ahead, codec=codec)
 
     def begin(self, model: MolmoAct2, inputs: ModelInputs, features: Float[Tensor, "i d"], *, room: int) -> DepthMaps:
         """Read the prompts, with the maps of the last calls as drafts."""

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from molmoact2.data.errors import require
+from molmoact2.data.files import flush_to_disk
 from molmoact2.training.optimizer import MovingAverage
 from molmoact2.training.parallel import ALONE, World, local
 from molmoact2.training.pieces import StoredTensor, opened_pieces, read_into, write_pieces
@@ -60,7 +61,7 @@ def save_checkpoint(
         for kind, tensors in kinds.items():
             path = temporary / _file_name(kind, world.rank, world.size)
             write_pieces(path, tensors, world)
-            _flush(path)
+            flush_to_disk(path)
 
     try:
         world.main_does(lambda: _begin(temporary))
@@ -225,14 +226,14 @@ def _publish(temporary: Path, final: Path, progress: Mapping[str, Any]) -> None:
     """Give the finished folder its name. At every moment the newest name in the folder is a complete checkpoint."""
     path = temporary / PROGRESS
     path.write_text(json.dumps(progress), encoding="utf-8")
-    _flush(path)
-    _flush(temporary)
+    flush_to_disk(path)
+    flush_to_disk(temporary)
     if final.exists():
         replaced = final.with_name(final.name + REPLACED)
         _remove([replaced])
         os.replace(final, replaced)
     os.replace(temporary, final)
-    _flush(final.parent)
+    flush_to_disk(final.parent)
 
 
 def _prune(final: Path, keep: int) -> None:
@@ -248,12 +249,3 @@ def _remove(checkpoints: Iterable[Path]) -> None:
         hidden = old.with_name(REMOVING + old.name)
         os.replace(old, hidden)
         shutil.rmtree(hidden)
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a directory, would survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
