@@ -47,7 +47,7 @@ renderer:
 $(READY): pyproject.toml | $(BIN)/python
 	@echo "Installing molmoact2 and its tools into .venv (a few minutes, once)"
 	$(BIN)/pip install --quiet "$(TORCH)" 2>/dev/null || $(BIN)/pip install --quiet "$(TORCH)" --extra-index-url $(TORCH_INDEX)
-	$(BIN)/pip install --quiet --editable ".[dev,sim,train]"
+	$(BIN)/pip install --quiet --editable ".[dev,sim,train,serve,client]"
 	touch $@
 
 $(BIN)/python:

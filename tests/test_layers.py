@@ -13,16 +13,17 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__in
 
 LAYERS = (
     {"types", "embodiments", "registry"},
-    {"model", "tokens"},
-    {"processing", "depth"},
-    {"data", "inference"},
-    {"training", "serving", "robots", "envs"},
-    {"evaluation", "reasoning"},
+    {"model", "tokens", "wire"},
+    {"processing", "depth", "control"},
+    {"data", "inference", "client"},
+    {"training", "serving", "envs"},
+    {"robots", "reasoning"},
+    {"evaluation"},
     {"cli", "testing"},
 )
 LAYER_OF = {part: layer for layer, parts in enumerate(LAYERS) for part in parts}
 
-WITHOUT_TORCH = {"types", "embodiments", "registry", "tokens", "envs", "robots"}
+WITHOUT_TORCH = {"types", "embodiments", "registry", "tokens", "wire", "control", "client", "envs", "robots"}
 """Parts that run where torch is not installed: of the package they import one another only."""
 
 
