@@ -56,7 +56,7 @@ class RobotCard:
     normalization: str
     """Digest of its norm statistics: two servers of the same digest mean the same by an action."""
     state_statistics: Mapping[str, tuple[float, ...]]
-    """Statistic ("min", "max", "mean", "q01", "q99", …), where the checkpoint has it -> a number per state dimension."""
+    """Statistic ("min", "mean", "q01", …), where the checkpoint has it -> a number per state dimension."""
     action_statistics: Mapping[str, tuple[float, ...]]
     gripper_range: tuple[float, float] | None = None
     """Command of a closed and of an open gripper."""
