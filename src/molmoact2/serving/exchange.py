@@ -48,6 +48,8 @@ class Exchange:
     inference_s: float
     total_s: float
     """From its arrival to its reply being ready."""
+    observed_at: float | None = None
+    """`Ask.observed_at`: when it was observed, on the clock of its robot; None where the dialect does not say."""
 
 
 class Watcher(Protocol):
