@@ -66,6 +66,16 @@ class ActionChunk:
     """Seconds spent in each stage."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Committed:
+    """What the robot will do anyway while it waits: the rows of its plan that are not executed yet."""
+
+    actions: NDArray[np.float32]
+    """[rows, action_dim] robot units; row 0 is due at the observation. No rows is no plan."""
+    delay: int
+    """Rows that will surely be executed before the answer arrives: the new plan has to begin with them."""
+
+
 class NoActionError(ValueError):
     """A policy that has no action to give; whoever executes its actions holds still."""
 

@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from molmoact2.types import Observation
+from molmoact2.types import Committed, Observation
 from molmoact2.wire.limits import Code, Limits
 
 PROTOCOL_VERSION = 1
@@ -80,16 +80,6 @@ class Welcome:
     limits: Limits
     protocol: int = PROTOCOL_VERSION
     image_encodings: tuple[str, ...] = ("raw", "jpeg", "png")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Committed:
-    """What the robot will do anyway while it waits: the rows of its plan that are not executed yet."""
-
-    actions: NDArray[np.float32]
-    """[rows, action_dim] robot units; row 0 is due at the observation."""
-    delay: int
-    """Rows that will surely be executed before the answer arrives: the new plan has to begin with them."""
 
 
 @dataclass(frozen=True, kw_only=True)
