@@ -42,6 +42,8 @@ class Limits:
     """Characters of an instruction or another text."""
     num_items: int = 256
     """Entries of one map or list."""
+    num_entries: int = 2**16
+    """Entries of all maps and lists of one message together."""
     depth: int = 8
     """Maps and lists within one another."""
     num_flow_steps: int = 64
