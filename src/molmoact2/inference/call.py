@@ -7,7 +7,7 @@ Everything was checked before; whatever fails from here on is the checkpoint's f
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from molmoact2.inference.thinking import Thinking
 from molmoact2.model import flow
 from molmoact2.model.action_expert import ExpertContext, Modulation
 from molmoact2.model.attention import LayerKeyValues
+from molmoact2.model.guidance import Guidance
 from molmoact2.model.inputs import ModelInputs
 from molmoact2.model.molmoact2 import MolmoAct2
 from molmoact2.processing import Encoded, Processor, TagStats, collate
@@ -45,6 +46,8 @@ class Call:
     depth_codec: DepthCodec | None
     modulations: dict[int, Modulation]
     """Of the policy, by number of flow steps; what is missing is added."""
+    guidance: Guidance | None
+    """What pulls the flows towards what the robots will do anyway."""
 
     def initial_noise(self, count: int, *, is_list: bool) -> Float[Tensor, "b h a"]:
         """The noise of `count` observations; nothing is drawn when the action is spoken."""
@@ -87,14 +90,19 @@ class Call:
         maps = self.settled(thinking, inputs, features, watch)
         is_ended = maps.are_ended()
         if len(prompts) > 1 and not is_ended:  # some map goes on after its codes: each as far as it likes
-            apart = zip(observations, prompts, sessions, noise.split(1), strict=True)
-            return [self.flow([o], [p], [s], n, watch.copy())[0] for o, p, s, n in apart]
+            alone = [self.of_row(row) for row in range(len(prompts))]
+            apart = zip(alone, observations, prompts, sessions, noise.split(1), strict=True)
+            return [call.flow([o], [p], [s], n, watch.copy())[0] for call, o, p, s, n in apart]
         transcript = maps.transcript if is_ended else self.speech(maps).transcript
         actions, gates = self.act(*transcript.context(), noise, watch)
         thoughts = thinking.thoughts(maps, gates)
         thinking.remember(maps)
         answers = zip(actions, thoughts, strict=True)
         return [ActionChunk(actions=one, depth=depth, timing=dict(watch.seconds)) for one, depth in answers]
+
+    def of_row(self, row: int) -> "Call":
+        """The call for one observation of the batch."""
+        return self if self.guidance is None else replace(self, guidance=self.guidance.row(row))
 
     def say(
         self, observation: Observation, prompt: Encoded, session: Session | None, *, watch: Stopwatch
@@ -178,9 +186,13 @@ class Call:
         """Carry noise to normalised actions."""
         num_steps = self.request.num_steps or self.model.config.flow_matching_num_steps
         if num_steps not in self.modulations:
-            self.modulations[num_steps] = self.model.modulation(flow.time_grid(num_steps, self.model.device))
+            # A later call may want gradients, and inference mode makes tensors that never have any.
+            with torch.inference_mode(False), torch.no_grad():
+                self.modulations[num_steps] = self.model.modulation(flow.time_grid(num_steps, self.model.device))
         noise, width = noise.to(self.model.device), self.stats.action.width
-        return self.model.sample_actions(noise, context, self.modulations[num_steps], action_dim=width)
+        return self.model.sample_actions(
+            noise, context, self.modulations[num_steps], action_dim=width, guidance=self.guidance
+        )
 
     def speak(self, speech: Speech) -> Float[Tensor, "1 h a"]:
         """Say the action and read the normalised actions from it."""

@@ -13,6 +13,7 @@ import torch
 from molmoact2.depth.codec import DepthCodec
 from molmoact2.inference.call import Call
 from molmoact2.inference.decoding import Speech
+from molmoact2.inference.real_time import guidance
 from molmoact2.inference.request import ActOptions, Request
 from molmoact2.inference.session import NEVER, DepthRefresh, Session
 from molmoact2.model.action_expert import Modulation
@@ -102,7 +103,6 @@ class MolmoAct2Policy:
         self, observation: Sequence[Observation], embodiment: str | None = None, **options: Unpack[ActOptions]
     ) -> list[ActionChunk]: ...
 
-    @torch.inference_mode()
     def act(
         self,
         observation: Observation | Sequence[Observation],
@@ -121,6 +121,8 @@ class MolmoAct2Policy:
         request, is_list = Request(**options), not isinstance(observation, Observation)
         observations = [observation] if isinstance(observation, Observation) else checked_observations(observation)
         stats = self._check(request, embodiment, len(observations))
+        plans, padded_width = request.plans(len(observations)), self.config.max_action_dim
+        pull = guidance(plans, request.real_time, stats, padded_width=padded_width, device=self.device)
         call = Call(
             model=self.model,
             processor=self.processor,
@@ -129,8 +131,11 @@ class MolmoAct2Policy:
             stats=stats,
             request=request,
             modulations=self.modulations,
+            guidance=pull,
         )
-        chunks = call.answer(observations, is_list=is_list)
+        # Gradients need tensors that inference mode does not make; the weights are not learned either way.
+        with torch.inference_mode(pull is None or not pull.needs_gradient), torch.no_grad():
+            chunks = call.answer(observations, is_list=is_list)
         return chunks if is_list else chunks[0]
 
     def _refuse_thinking(self, think: bool) -> None:

@@ -1,7 +1,7 @@
 """What may be asked of a policy, checked before anything is computed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -10,9 +10,11 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from molmoact2.inference.real_time import RealTime
 from molmoact2.inference.session import Session
 from molmoact2.registry import unknown
 from molmoact2.tokens.reading import require
+from molmoact2.types import Committed
 
 MODES = ("continuous", "discrete")
 
@@ -40,6 +42,11 @@ class ActOptions(TypedDict, total=False):
     """Of the noise, where none is given."""
     session: Session | Sequence[Session] | None
     """The episode, one per observation of a list: its noise goes on, its depth map is reused where nothing moved."""
+    committed: Committed | Sequence[Committed | None] | None
+    """What of the present plan is still to be executed: the chunk begins as it goes on (real-time chunking). One per
+    observation of a list, None where there is no plan. For continuous mode."""
+    real_time: RealTime
+    """How the chunk follows what is committed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +62,8 @@ class Request:
     noise: ArrayLike | None = None
     seed: int | None = None
     session: Session | Sequence[Session] | None = None
+    committed: Committed | Sequence[Committed | None] | None = None
+    real_time: RealTime = field(default_factory=RealTime)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -69,6 +78,8 @@ class Request:
         require(is_apart, "think_ahead needs think=True, a session to remember the depth map in, and continuous mode.")
         is_free = self.noise is None or (self.seed is None and self.mode == "continuous")
         require(is_free, "noise is for continuous mode, and in place of a seed: give only one of them.")
+        flows = self.committed is None or self.mode == "continuous"
+        require(flows, "committed is for continuous mode: a spoken action cannot be made to begin with given rows.")
 
     def sessions(self, count: int) -> list[Session | None]:
         """One session, or None, for each of `count` observations."""
@@ -80,6 +91,14 @@ class Request:
             are_apart, f"{count} observations need {count} different sessions, one per episode, got {len(sessions)}."
         )
         return list(sessions)
+
+    def plans(self, count: int) -> Sequence[Committed | None]:
+        """What is committed for each of `count` observations."""
+        if self.committed is None:
+            return [None] * count
+        plans = [self.committed] if isinstance(self.committed, Committed) else self.committed
+        require(len(plans) == count, f"{count} observations need {count} committed plans or None, got {len(plans)}.")
+        return plans
 
     def initial_noise(self, shape: tuple[int, int, int], *, scale: float, is_list: bool) -> Float[Tensor, "b h a"]:
         """The noise that the flow begins with, float32 on the CPU, of `shape` = (observations, horizon, width).

@@ -7,10 +7,14 @@ Time runs from noise to action: t = 0 is pure noise, t = 1 the demonstrated chun
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Velocity: TypeAlias = Callable[[Float[Tensor, "*b h a"], int], Float[Tensor, "*b h a"]]
+"""Velocity at x_t and at the time of a step of the integrator."""
 
 
 def interpolate(
@@ -32,11 +36,7 @@ def time_grid(num_steps: int, device: torch.device | str = "cpu") -> Float[Tenso
     return torch.arange(num_steps, dtype=torch.float32, device=device) / num_steps
 
 
-def integrate(
-    velocity: Callable[[Float[Tensor, "*b h a"], int], Float[Tensor, "*b h a"]],
-    noise: Float[Tensor, "*b h a"],
-    num_steps: int,
-) -> Float[Tensor, "*b h a"]:
+def integrate(velocity: Velocity, noise: Float[Tensor, "*b h a"], num_steps: int) -> Float[Tensor, "*b h a"]:
     """Carry noise to actions with Euler steps of `velocity(x_t, i)` at t = i / num_steps; x_t stays in float32."""
     x_t = noise.float()
     for step in range(num_steps):

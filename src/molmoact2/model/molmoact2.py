@@ -13,6 +13,7 @@ from molmoact2.model.action_expert import ActionExpert, ExpertContext, Modulatio
 from molmoact2.model.attention import KeyValueCache, LayerKeyValues, prompt_mask
 from molmoact2.model.config import ConfigError, ModelConfig
 from molmoact2.model.connector import Connector
+from molmoact2.model.guidance import Guidance
 from molmoact2.model.inputs import ModelInputs
 from molmoact2.model.layers import Linear
 from molmoact2.model.text import Remember, TextDecoder
@@ -190,10 +191,12 @@ class MolmoAct2(nn.Module):
         modulation: Modulation,
         *,
         action_dim: int,
+        guidance: Guidance | None = None,
     ) -> Float[Tensor, "b h a"]:
         """Integrate the flow from `noise`; `modulation` is that of the time grid, one entry per step.
 
-        Dimensions from `action_dim` on are padding: they are zero throughout if the config masks them.
+        Dimensions from `action_dim` on are padding: they are zero throughout if the config masks them. `guidance`
+        pulls towards actions that are decided already; one that needs a gradient cannot be had in inference mode.
         """
         expert = self.action_expert
         assert expert is not None
@@ -207,4 +210,6 @@ class MolmoAct2(nn.Module):
             )
             return expert.velocity(x_t[:, None], at_step, context)[:, 0] * is_real
 
-        return flow.integrate(velocity, noise * is_real, modulation.final.shape[1])
+        num_steps = modulation.final.shape[1]
+        pulled = velocity if guidance is None else guidance.steer(velocity, num_steps)
+        return flow.integrate(pulled, noise * is_real, num_steps)
