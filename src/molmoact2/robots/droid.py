@@ -11,10 +11,10 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from molmoact2.control.clock import WallClock
 from molmoact2.control.robot import Clock, Frame, Reading
 from molmoact2.embodiments import EMBODIMENTS
 from molmoact2.robots.cameras import Cameras, CameraSettings
-from molmoact2.robots.clock import SteadyClock
 from molmoact2.robots.vendor import DEVICE_ERRORS, checked_target, device, driver, joints
 
 INSTALL = "pip install git+https://github.com/droid-dataset/droid, with zerorpc"
@@ -129,7 +129,7 @@ class Droid:
 
 def open_droid(settings: DroidSettings, clock: Clock | None = None) -> Droid:
     """Connect to DROID's server and the cameras. ValueError where its client is missing."""
-    clock = clock or SteadyClock()
+    clock = clock or WallClock()
     zerorpc: Any = driver("zerorpc.exceptions", install=INSTALL)
     errors = (*DEVICE_ERRORS, zerorpc.RemoteError, zerorpc.TimeoutExpired, zerorpc.LostRemote)
     make: Any = driver("droid.misc.server_interface", install=INSTALL).ServerInterface

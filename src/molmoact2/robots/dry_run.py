@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from molmoact2.control.clock import WallClock
 from molmoact2.control.robot import Clock, Frame, Reading
 from molmoact2.embodiments import EMBODIMENTS, Embodiment
 from molmoact2.registry import unknown
-from molmoact2.robots.clock import SteadyClock
 from molmoact2.robots.vendor import checked_target
 from molmoact2.types import Image
 
@@ -107,7 +107,7 @@ class DryRun:
 
 def open_dry_run(settings: DryRunSettings, clock: Clock | None = None) -> DryRun:
     """A robot that pretends, on the computer's clock unless another is given."""
-    return DryRun(settings, clock or SteadyClock())
+    return DryRun(settings, clock or WallClock())
 
 
 def embodiment_of(settings: DryRunSettings) -> Embodiment:

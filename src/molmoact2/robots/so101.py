@@ -13,18 +13,19 @@ from typing import Any, Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from molmoact2.control.clock import WallClock
 from molmoact2.control.robot import Clock, Frame, Reading, RobotError
 from molmoact2.embodiments import EMBODIMENTS, SO_JOINTS
 from molmoact2.registry import unknown
 from molmoact2.robots.calibration import SO_FRAMES
 from molmoact2.robots.cameras import Cameras, CameraSettings
-from molmoact2.robots.clock import SteadyClock
 from molmoact2.robots.vendor import checked_target, device, driver, joints
 
 INSTALL = "pip install 'lerobot[feetech]>=0.4.4'"
 MODELS = {"so100": "SO100Follower", "so101": "SO101Follower"}
 HEALTH = {"Present_Load": 1 / 1000, "Present_Current": 0.0065, "Present_Temperature": 1.0}
 """Register of the STS3215 -> effort as a share of the largest torque, amperes and degrees Celsius per count."""
+GRIPPER = SO_JOINTS.index("gripper")
 RETRIES = 2
 """A byte is lost on the bus now and then; a read that fails three times is a fault."""
 
@@ -94,6 +95,7 @@ class So101:
         self._frame, self._bus, self._follower = SO_FRAMES[settings.calibration], follower.bus, follower
         self._cameras, self._clock = cameras, clock
         self._is_powered = self._is_holding = False
+        self._grip: float | None = None
         self._health: dict[str, NDArray[np.float32]] = {}
         self._next_register = itertools.cycle(HEALTH)
 
@@ -126,15 +128,20 @@ class So101:
         arm = self._frame.to_arm(checked_target(target, len(SO_JOINTS)))
         self._switch_on()
         self._write_goal(arm)
-        self._is_holding = False
+        self._is_holding, self._grip = False, float(arm[GRIPPER])
 
     def hold(self) -> None:
-        """Stay where the arm is now. Held once: an arm that was asked again and again would sag little by little."""
+        """Stay where the arm is now; the gripper keeps its target, so that it does not let go of what it holds.
+
+        Held once: an arm that was asked again and again would sag little by little.
+        """
         if self._is_holding:
             return
         try:
             self._switch_on()
-            self._write_goal(self._read_register("Present_Position"))
+            arm = self._read_register("Present_Position")
+            arm[GRIPPER] = arm[GRIPPER] if self._grip is None else self._grip
+            self._write_goal(arm)
             self._is_holding = True
         except RobotError as error:
             log.warning("The arm cannot be told to hold; its motors keep their last target. %s", error)
@@ -178,7 +185,7 @@ def open_so101(settings: So101Settings, clock: Clock | None = None) -> So101:
 
     ValueError where lerobot is missing or the arm is not calibrated; RobotError where a device does not answer.
     """
-    clock = clock or SteadyClock()
+    clock = clock or WallClock()
     follower = follower_of(settings)
     with device(f"Connecting to the arm at {settings.port}"):
         follower.bus.connect()

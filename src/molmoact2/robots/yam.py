@@ -11,10 +11,10 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from molmoact2.control.clock import WallClock
 from molmoact2.control.robot import Clock, Frame, Reading, RobotError
 from molmoact2.embodiments import EMBODIMENTS
 from molmoact2.robots.cameras import Cameras, CameraSettings
-from molmoact2.robots.clock import SteadyClock
 from molmoact2.robots.vendor import checked_target, device, driver, joints
 
 INSTALL = "pip install git+https://github.com/i2rt-robotics/i2rt"
@@ -71,6 +71,7 @@ class Yam:
         self.embodiment = EMBODIMENTS[settings.embodiment]
         self._arms, self._cameras, self._clock = dict(arms), cameras, clock
         self._is_holding = False
+        self._grips: dict[str, float] = {}
 
     @property
     def clock(self) -> Clock:
@@ -95,11 +96,15 @@ class Yam:
         self._is_holding = False
 
     def hold(self) -> None:
-        """Stay where the arms are now; asked again, they keep to the place of the first time and do not sag."""
+        """Stay where the arms are now; grippers keep their targets, so that they do not let go of what they hold.
+
+        Asked again, the arms keep to the place of the first time and do not sag.
+        """
         if self._is_holding:
             return
         for side, arm in self._arms.items():
             position, _ = self._observe(side, is_live=False)
+            position[-1] = self._grips.get(side, position[-1])
             with device(f"Holding the {side} arm"):
                 arm.command_joint_pos(position)
         self._is_holding = True
@@ -116,6 +121,7 @@ class Yam:
         for (side, arm), values in zip(self._arms.items(), target.reshape(-1, ARM), strict=True):
             with device(f"Commanding the {side} arm"):
                 arm.command_joint_pos(values.copy())
+            self._grips[side] = float(values[-1])
 
     def _observe(self, side: str, *, is_live: bool = True) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Positions [7] and torques [7] of one arm; `is_live` False takes the last known ones too."""
@@ -132,7 +138,7 @@ class Yam:
 
 def open_yam(settings: YamSettings, clock: Clock | None = None) -> Yam:
     """Connect to both arms and the cameras; the arms hold where they are. ValueError where i2rt is missing."""
-    clock = clock or SteadyClock()
+    clock = clock or WallClock()
     make = arm_maker(settings)
     arms: dict[str, Arm] = {}
     try:
