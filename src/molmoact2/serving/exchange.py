@@ -50,6 +50,8 @@ class Exchange:
     """From its arrival to its reply being ready."""
     observed_at: float | None = None
     """`Ask.observed_at`: when it was observed, on the clock of its robot; None where the dialect does not say."""
+    remembers: bool = True
+    """Whether its session remembers from question to question; where not, every question stands for itself."""
 
 
 class Watcher(Protocol):
