@@ -7,10 +7,12 @@ without waiting, and a run is exact.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from molmoact2.control.clock import WallClock
 from molmoact2.control.robot import Clock, Frame, Reading
 from molmoact2.embodiments import SO101_TABLETOP, Embodiment
 from molmoact2.envs.headless import mujoco
@@ -22,6 +24,16 @@ PHYSICS_HZ = CONTROL_HZ * PHYSICS_STEPS_PER_CONTROL_STEP
 GRIPPER = JOINTS - 1
 ROUNDING_STEPS = 1e-3
 """How much of a physics step may be missing from a moment for the step to count as due: sums of periods are inexact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedSettings:
+    """What is simulated."""
+
+    image_height: int = 128
+    image_width: int = 128
+    command_hz: float = CONTROL_HZ
+    """How often it wants a target."""
 
 
 class SimulatedSo101:
@@ -49,6 +61,16 @@ class SimulatedSo101:
         """Lay out the scene of an episode, which begins now; ValueError as `So101Env.reset`."""
         self.environment.reset(seed=seed, task=task)
         self._forget()
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What it can be asked to do."""
+        return self.environment.tasks
+
+    @property
+    def instruction(self) -> str:
+        """The task of the episode, in words."""
+        return self.environment.instruction
 
     @property
     def outcome(self) -> Outcome:
@@ -117,3 +139,11 @@ class SimulatedSo101:
     def _judge(self) -> None:
         verdict = self.environment.judge()
         self._outcome = self._outcome if self._outcome.done else verdict
+
+
+def open_simulated(settings: SimulatedSettings, clock: Clock | None = None) -> SimulatedSo101:
+    """A simulated arm with the scene of the first episode before it; ImportError where the simulator is missing."""
+    environment = So101Env(image_size=(settings.image_height, settings.image_width))
+    robot = SimulatedSo101(environment, clock or WallClock(), command_hz=settings.command_hz)
+    robot.begin(task=environment.tasks[0], seed=0)
+    return robot
