@@ -14,14 +14,14 @@ import secrets
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isnan
 from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
-from molmoact2.inference.policy import MolmoAct2Policy
 from molmoact2.inference.decoding import DecodingError
+from molmoact2.inference.policy import MolmoAct2Policy
 from molmoact2.serving.checking import check_question
 from molmoact2.serving.computing import Computed, compute
 from molmoact2.serving.exchange import Exchange, Question, Watcher
@@ -55,7 +55,7 @@ class EngineSettings:
     sessions: int = 256
     session_ttl_s: float = 600.0
     """Seconds after which a session that nobody is connected to is forgotten."""
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "queue", "sessions"):
@@ -94,6 +94,7 @@ class Engine:
         self._awake = asyncio.Event()
         self._numbers, self._batches = itertools.count(), itertools.count()
         self._batch_s = 0.1
+        self._running: asyncio.Task[None] | None = None
 
     @property
     def num_waiting(self) -> int:
@@ -112,9 +113,24 @@ class Engine:
 
     async def run(self) -> None:
         """Warm up, then answer until `drain` is called and nothing is left to answer."""
+        self._running = asyncio.create_task(self._run())
+        await asyncio.wait([self._running])
+        if self._running.exception() is not None:
+            self.state = "broken"
+
+    async def finished(self, seconds: float) -> None:
+        """Return when `run` has ended, or after this long."""
+        if self._running is not None:
+            await asyncio.wait([self._running], timeout=seconds)
+
+    def raise_if_broken(self) -> None:
+        """Raise what ended `run`, if it was not `drain`."""
+        if self._running is not None and self._running.done():
+            self._running.result()
+
+    async def _run(self) -> None:
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference") as worker:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(worker, warm_up, self.policy, self.embodiments)
+            await asyncio.get_running_loop().run_in_executor(worker, warm_up, self.policy, self.embodiments)
             self.state = "ready" if self.state == "starting" else self.state
             while self.state == "ready":
                 await self._awake.wait()
@@ -124,7 +140,7 @@ class Engine:
 
     def drain(self) -> None:
         """Take nothing on any more, refuse what waits, finish what runs."""
-        self.state = "draining"
+        self.state = "draining" if self.state != "broken" else self.state
         for waiting in list(self._waiting.values()):
             self._refuse(waiting, "busy", "The server is shutting down.")
         self._awake.set()
@@ -167,6 +183,10 @@ class Engine:
     def moved(self, session: ServedSession, telemetry: Telemetry) -> None:
         """A robot said what it did."""
         self._tell(attrgetter("moved"), session.id, telemetry)
+
+    def malformed(self, where: str, error: WireError) -> None:
+        """A message was refused before it was a question."""
+        self._tell(attrgetter("failed"), where, error.code, str(error))
 
     def failed(self, where: str, error: BaseException | str) -> str:
         """Write down what went wrong and return the id under which it is found; nobody else is told more than that."""
