@@ -1,0 +1,110 @@
+"""What a flight log tells, besides exchanges."""
+
+import time
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from molmoact2.serving.exchange import Exchange
+from molmoact2.wire.messages import Telemetry
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyIdentity:
+    """Everything but the questions that decides what a policy answers, to the bit."""
+
+    name: str
+    """As it was loaded: a folder, a hub id, or a bundled policy."""
+    fingerprint: str
+    """Commit of the hub repository, or a digest of the folder's files."""
+    dtype: str
+    device: str
+    num_threads: int
+    """Of torch on the CPU."""
+    torch: str
+    """Version of torch."""
+    molmoact2: str
+    """Version of this package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """A robot said what it did."""
+
+    at: float
+    """Unix time in seconds."""
+    session: str
+    telemetry: Telemetry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """Something went wrong that is not part of an exchange."""
+
+    at: float
+    where: str
+    error_id: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A session is over."""
+
+    at: float
+    session: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """What should be here and is not: the disk was too slow, or full, or it could not be written down."""
+
+    at: float
+    """When it was noticed first."""
+    reason: str
+    num_exchanges: int
+    num_others: int
+    """Telemetry, failures and ends of sessions."""
+    first: int | None
+    """Number of the first exchange that is missing; None where none is."""
+    last: int | None
+    sessions: tuple[str, ...]
+    """Of the exchanges that are missing."""
+    batches: tuple[int, ...]
+    """Of the exchanges that are missing and were computed."""
+
+
+Event: TypeAlias = Exchange | Moved | Failed | Ended | Gap
+
+
+def gap_of(event: Event, reason: str) -> Gap:
+    """The gap that one event leaves."""
+    if isinstance(event, Gap):
+        return event
+    is_exchange = isinstance(event, Exchange)
+    return Gap(
+        at=time.time(),
+        reason=reason,
+        num_exchanges=int(is_exchange),
+        num_others=int(not is_exchange),
+        first=event.number if is_exchange else None,
+        last=event.number if is_exchange else None,
+        sessions=(event.session,) if is_exchange else (),
+        batches=(event.batch,) if is_exchange and event.batch >= 0 else (),
+    )
+
+
+def merged(gap: Gap | None, later: Gap | None) -> Gap | None:
+    """Two gaps as one, which keeps the reason of the first."""
+    if gap is None or later is None:
+        return gap or later
+    numbers = [number for number in (gap.first, gap.last, later.first, later.last) if number is not None]
+    return Gap(
+        at=gap.at,
+        reason=gap.reason,
+        num_exchanges=gap.num_exchanges + later.num_exchanges,
+        num_others=gap.num_others + later.num_others,
+        first=min(numbers, default=None),
+        last=max(numbers, default=None),
+        sessions=tuple(sorted({*gap.sessions, *later.sessions})),
+        batches=tuple(sorted({*gap.batches, *later.batches})),
+    )
