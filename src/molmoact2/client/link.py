@@ -1,0 +1,163 @@
+"""One connection to a server, from its handshake until it breaks."""
+
+import asyncio
+import random
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from molmoact2.client.errors import ConnectionLostError, refused
+from molmoact2.wire.codec import decode, encode
+from molmoact2.wire.limits import Limits, WireError
+from molmoact2.wire.messages import PROTOCOL_VERSION, FromServer, Hello, Refusal, Welcome
+
+CLIENT = "molmoact2.client"
+PATH = "/v1"
+LIMITS = Limits()
+"""Of what a server may send us."""
+PING_S = 5.0
+"""A server that does not answer a ping for this long is gone."""
+CLOSE_S = 1.0
+"""How long a server is waited for to say goodbye."""
+
+BROKEN = (OSError, WebSocketException, WireError)
+"""What ends a connection, or keeps it from beginning; TimeoutError is an OSError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where the server is, and how to be let in."""
+
+    url: str
+    """"ws://host:port", or "wss://" for TLS; the path is ours unless another is given."""
+    token: str | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+            raise ValueError(
+                f"A server's address must be like ws://127.0.0.1:8000 or wss://host:port, got {self.url!r}."
+            )
+        if self.tls is not None and parts.scheme != "wss":
+            raise ValueError(f"TLS needs a wss:// address, got {self.url!r}.")
+
+    def full_url(self) -> str:
+        """With the path of our protocol."""
+        parts = urlsplit(self.url)
+        return parts._replace(path=PATH).geturl() if parts.path in ("", "/") else self.url
+
+    def certificates(self) -> ssl.SSLContext | None:
+        """Those that are trusted: the given ones, or the system's; None without TLS."""
+        default = ssl.create_default_context() if self.url.startswith("wss") else None
+        return self.tls or default
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backoff:
+    """How long to wait before the next try: longer each time, and never as long as all the others wait."""
+
+    first_s: float = 0.1
+    factor: float = 2.0
+    longest_s: float = 5.0
+    jitter: float = 0.5
+    """Share of a delay that is left to chance."""
+
+    def delays(self) -> Iterator[float]:
+        """Seconds before each try."""
+        delay = self.first_s
+        while True:
+            yield delay * (1 - self.jitter * random.random())
+            delay = min(delay * self.factor, self.longest_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """An open connection and what its server said first."""
+
+    socket: ClientConnection
+    welcome: Welcome
+
+    async def send(self, data: bytes, timeout_s: float) -> None:
+        """Send a message; ConnectionLostError where the connection is broken, or the server does not read for so long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.socket.send(data)
+        except ConnectionClosed as error:
+            raise ConnectionLostError(f"The connection broke: {error}.") from error
+        except TimeoutError as error:
+            self.socket.transport.abort()
+            raise ConnectionLostError("The connection was given up: the server does not read.") from error
+
+    async def receive(self) -> FromServer:
+        """The next message; raises one of BROKEN where there is none."""
+        return await receive(self.socket)
+
+    async def close(self) -> None:
+        """Say goodbye."""
+        await self.socket.close()
+
+
+async def receive(socket: ClientConnection) -> FromServer:
+    """The next message of a server."""
+    data = await socket.recv()
+    if not isinstance(data, bytes):
+        raise WireError("A message must be binary, got text.")
+    message = decode(data, LIMITS)
+    if not isinstance(message, FromServer):
+        raise WireError(f"A server does not send {type(message).__name__}.")
+    return message
+
+
+async def open_link(address: Address, session: str | None, timeout_s: float) -> Link:
+    """Connect and shake hands; raises one of BROKEN where that fails, RefusedError where the server does not want us."""
+    headers = {} if address.token is None else {"Authorization": f"Bearer {address.token}"}
+    async with asyncio.timeout(timeout_s):
+        try:
+            socket = await connect(
+                address.full_url(),
+                additional_headers=headers,
+                compression=None,
+                max_size=LIMITS.message_bytes,
+                ping_interval=PING_S,
+                ping_timeout=PING_S,
+                open_timeout=timeout_s,
+                close_timeout=CLOSE_S,
+                proxy=None,
+                ssl=address.certificates(),
+            )
+        except InvalidStatus as error:
+            raise answer_of_status(error.response.status_code, address) from error
+        with ExitStack() as undo:
+            undo.callback(socket.transport.abort)
+            link = await shake_hands(socket, session)
+            undo.pop_all()
+        return link
+
+
+def answer_of_status(status: int, address: Address) -> Exception:
+    """What the number of an HTTP error means for us: a server that may be ready later, or one that never will."""
+    if status in (401, 403):
+        return refused(Refusal(code="unauthorized", message=f"{address.url} wants another token."))
+    if 400 <= status < 500 and status != 429:
+        return refused(Refusal(code="unfit", message=f"{address.full_url()} is no policy server: status {status}."))
+    return ConnectionLostError(f"The server is not ready: status {status}.")
+
+
+async def shake_hands(socket: ClientConnection, session: str | None) -> Link:
+    """Say Hello, be told Welcome."""
+    await socket.send(encode(Hello(client=CLIENT, session=session)))
+    message = await receive(socket)
+    if isinstance(message, Refusal):
+        raise refused(message)
+    if not isinstance(message, Welcome):
+        raise WireError(f"The first message of a server must be Welcome, got {type(message).__name__}.")
+    if message.protocol != PROTOCOL_VERSION:
+        text = f"The server speaks version {message.protocol} of the protocol, this client {PROTOCOL_VERSION}."
+        raise refused(Refusal(code="unfit", message=text))
+    return Link(socket=socket, welcome=message)
