@@ -1,0 +1,1 @@
+"""The doctor: compares a robot with a checkpoint before anything moves."""

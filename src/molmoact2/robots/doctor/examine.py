@@ -1,0 +1,58 @@
+"""The table of checks, and the diagnosis that comes of running them all."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+from molmoact2.robots.doctor import camera_checks, card_checks, joint_checks, timing_checks
+from molmoact2.robots.doctor.case import Case, Execution
+from molmoact2.robots.doctor.finding import Diagnosis, Finding
+from molmoact2.robots.doctor.sample import Sample
+from molmoact2.wire.messages import RobotCard
+
+Check: TypeAlias = Callable[[Case], Iterable[Finding]]
+
+CHECKS: Mapping[str, Sequence[Check]] = {
+    "Checkpoint": (card_checks.table_of_embodiments, card_checks.steps),
+    "Cameras": (
+        camera_checks.names_of_cameras,
+        camera_checks.sizes,
+        camera_checks.frame_rates,
+        camera_checks.dead_views,
+        camera_checks.frozen_views,
+        camera_checks.same_views,
+        camera_checks.swapped_views,
+        camera_checks.colour_order,
+    ),
+    "Joints": (
+        joint_checks.count_of_joints,
+        joint_checks.order_of_joints,
+        joint_checks.place_of_joints,
+        joint_checks.grippers,
+        joint_checks.directions,
+        joint_checks.liveness,
+        joint_checks.temperature,
+    ),
+    "Time": (timing_checks.reading_rate, timing_checks.latency),
+}
+"""Section of the report -> what is looked at."""
+
+
+def diagnose(
+    sample: Sample,
+    card: RobotCard,
+    *,
+    checkpoint: str,
+    reference: Sample | None = None,
+    act_s: float | None = None,
+    execution: Execution = "open-loop",
+) -> Diagnosis:
+    """Compare some seconds of a robot with what a checkpoint expects.
+
+    `checkpoint` names it in the report; `reference` is a recording that it learned from; `act_s` is the measured time
+    from an observation to its actions. ValueError where nothing was sampled.
+    """
+    if len(sample.times_s) < 2:
+        raise ValueError(f"The doctor needs at least two readings of the joints; got {len(sample.times_s)}.")
+    case = Case(sample=sample, card=card, reference=reference, act_s=act_s, execution=execution)
+    sections = {name: tuple(finding for check in checks for finding in check(case)) for name, checks in CHECKS.items()}
+    return Diagnosis(robot=sample.source, checkpoint=checkpoint, sections=sections)

@@ -1,0 +1,209 @@
+"""Checks of joints: count, names, order, units, signs, offsets, grippers, and whether they are alive."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from molmoact2.robots.calibration import possible_units
+from molmoact2.robots.doctor.case import Case
+from molmoact2.robots.doctor.explanations import distance, explanations, inside
+from molmoact2.robots.doctor.finding import Finding, ok, problem, unchecked, warning
+
+HOT_C = 55.0
+"""Motors of these arms switch themselves off at 70 degrees Celsius or soon after."""
+BEYOND_GRIPPER = 0.1
+"""Share of a gripper's range that a reading may be beyond it."""
+CLEAR = 0.3
+"""Correlation beyond which two joints move together, or against each other."""
+
+
+def count_of_joints(case: Case) -> Iterable[Finding]:
+    """The state has as many numbers as the checkpoint reads, and they are numbers."""
+    given, wanted = case.sample.states.shape[1], len(case.card.state_names)
+    if given != wanted:
+        yield problem(
+            "joint count",
+            f"the robot's state has {given} numbers, the checkpoint reads {wanted}",
+            "a state of another length is another robot's",
+            f"send exactly {', '.join(case.card.state_names)}, in this order",
+        )
+    if not np.isfinite(case.sample.states).all():
+        yield problem(
+            "joint count",
+            "a joint's reading is not a number",
+            "a policy answers nonsense with nonsense",
+            "look at the cable of that joint; a driver that says NaN has lost its motor",
+        )
+    if case.has_joints:
+        yield ok("joint count", f"{given} numbers, as the checkpoint reads")
+
+
+def order_of_joints(case: Case) -> Iterable[Finding]:
+    """The dimensions have the checkpoint's names, in its order."""
+    wanted = case.card.state_names if case.embodiment is None else case.embodiment.canonical(case.card.state_names)
+    fix = f"send the state in this order: {', '.join(case.card.state_names)}"
+    match case.names:
+        case names if names == wanted:
+            yield ok("joint order", f"{', '.join(names)}")
+        case names if set(names) == set(wanted):
+            first = next(index for index, pair in enumerate(zip(names, wanted, strict=True)) if pair[0] != pair[1])
+            yield problem(
+                "joint order",
+                f"number {first + 1} is {names[first]}, the checkpoint expects {wanted[first]} there",
+                "each joint would be moved as if it were another",
+                fix,
+            )
+        case names if len(names) == len(wanted):
+            strange = [f"{name} for {want}" for name, want in zip(names, wanted, strict=True) if name != want]
+            yield warning(
+                "joint order",
+                f"other names than the checkpoint's: {', '.join(strange)}",
+                "names are how the order is known; these could be the same joints, or not",
+                f"see that they mean the same, then name them so. {fix.capitalize()}",
+            )
+
+
+def place_of_joints(case: Case) -> Iterable[Finding]:
+    """Every joint is where the training data were; else what would put it there: units, calibration, signs, offsets."""
+    usual, known = case.usual, case.known
+    bounds = known if usual is None else usual
+    if not case.has_joints or bounds is None:
+        yield unchecked("joint ranges", "the checkpoint says no ranges for joints like these")
+        return
+    states = case.sample.states
+    outside = np.flatnonzero(~inside(states, bounds))
+    if not len(outside):
+        widths = distance(states, bounds)
+        yield ok(
+            "joint ranges", f"every joint is where the training data were ({widths:.2f} half widths from the middle)"
+        )
+        return
+    seen = "; ".join(describe(case, int(index)) for index in outside)
+    found = explanations(case, bounds)
+    is_known = known is not None and bool(inside(states, known).all())
+    if not found or is_known:
+        yield warning(
+            "joint ranges",
+            seen,
+            "the demonstrations were rarely here"
+            if is_known
+            else "the demonstrations never were here, and no known "
+            "mistake of units, calibration, sign or offset explains it" + hint_of_units(case),
+            "move the arm by hand to a pose in which a task begins, then ask again",
+        )
+        return
+    words = "; ".join(change.words for change in found[0].changes)
+    others = f" ({len(found) - 1} other readings of the same numbers fit too)" if len(found) > 1 else ""
+    yield problem(
+        "joint ranges",
+        seen,
+        f"one explanation puts every joint where the training data were{others}",
+        words,
+    )
+
+
+def describe(case: Case, index: int) -> str:
+    """One joint that is not where it should be, in numbers."""
+    statistics, values = case.card.state_statistics, case.sample.states[:, index]
+    low, high = ("q01", "q99") if "q01" in statistics else ("min", "max")
+    unit = case.units[index]
+    return (
+        f"{case.card.state_names[index]} reads {np.median(values):.4g}, the training data were "
+        f"{statistics[low][index]:.4g} to {statistics[high][index]:.4g} {unit} ({low} to {high})"
+    )
+
+
+def hint_of_units(case: Case) -> str:
+    """What the size of the numbers says, where degrees are wanted."""
+    joints = case.sample.states[:, ~case.gripper]
+    could_be_normalised = "deg" in case.units and "normalized" in possible_units(joints)
+    return (
+        "; numbers within -100 and 100 could be LeRobot's normalised ones: set use_degrees = true"
+        if could_be_normalised
+        else ""
+    )
+
+
+def grippers(case: Case) -> Iterable[Finding]:
+    """Each gripper reads within its range; what it reads says whether it should be open or closed."""
+    ends = case.card.gripper_range or (case.embodiment.gripper_range if case.embodiment else None)
+    if not case.has_joints or not case.gripper.any():
+        yield unchecked("gripper", "no dimension is known to be a gripper's")
+        return
+    if ends is None:
+        yield unchecked("gripper", "nobody says which of its readings is open", "look at its training data")
+        return
+    closed, opened = ends
+    for index in np.flatnonzero(case.gripper):
+        name, values = case.card.state_names[index], case.sample.states[:, index]
+        share = (values - closed) / (opened - closed)
+        if share.min() < -BEYOND_GRIPPER or share.max() > 1 + BEYOND_GRIPPER:
+            yield problem(
+                "gripper",
+                f"{name} reads {values.min():.4g} to {values.max():.4g}; closed is {closed:g} and open {opened:g}",
+                "a gripper outside its range is told in another unit",
+                "send it in the checkpoint's unit: a fraction is 0 to 1, per cent are 0 to 100",
+            )
+        else:
+            yield unchecked(
+                "gripper",
+                f"{name} reads {values[-1]:.4g}: {100 * share[-1]:.0f} % open, where {closed:g} is closed and "
+                f"{opened:g} open",
+                "look at it: if it is not, its polarity is the other way round",
+            )
+
+
+def directions(case: Case) -> Iterable[Finding]:
+    """In a recording, each joint moves the way it was commanded."""
+    actions = case.sample.actions
+    if actions is None or not case.has_joints or actions.shape != case.sample.states.shape:
+        return
+    commanded, moved = np.diff(actions[:-1], axis=0), np.diff(case.sample.states[1:], axis=0)
+    norms = np.linalg.norm(commanded, axis=0) * np.linalg.norm(moved, axis=0)
+    likeness = (commanded * moved).sum(axis=0) / np.where(norms > 0, norms, 1.0)
+    against = [case.card.state_names[index] for index in np.flatnonzero(likeness < -CLEAR)]
+    if against:
+        yield problem(
+            "directions",
+            f"{', '.join(against)} moved against the commands",
+            "state and action of the recording are not counted the same way",
+            "give both the same sign and zero, and train again",
+        )
+    else:
+        yield ok("directions", "no joint moved against its commands")
+
+
+def liveness(case: Case) -> Iterable[Finding]:
+    """Readings change when the arm does."""
+    seconds = f"{case.sample.seconds:.1f} s"
+    if case.sample.travel.any():
+        yield ok("liveness", f"readings change, by up to {case.sample.travel.max():.3g} within {seconds}")
+    elif case.was_told_to_move:
+        yield problem(
+            "liveness",
+            f"the joints read exactly the same for {seconds} while commands changed",
+            "a policy that does not see its arm move pushes on",
+            "reconnect the arm; see that its motors are on",
+        )
+    else:
+        yield unchecked(
+            "liveness",
+            f"the joints read exactly the same for {seconds}",
+            "move the arm by hand while the doctor looks: the readings should follow",
+        )
+
+
+def temperature(case: Case) -> Iterable[Finding]:
+    """No motor is hot before work begins."""
+    match case.sample.hottest_c:
+        case None:
+            return
+        case hottest if hottest > HOT_C:
+            yield warning(
+                "temperature",
+                f"the hottest motor has {hottest:.0f} °C",
+                "motors switch themselves off at 70 °C, and the arm drops",
+                "let it cool down with its motors off",
+            )
+        case hottest:
+            yield ok("temperature", f"the hottest motor has {hottest:.0f} °C")

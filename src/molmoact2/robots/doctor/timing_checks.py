@@ -1,0 +1,92 @@
+"""Checks of time: how often joints are read, and whether answers come early enough."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from molmoact2.robots.doctor.case import Case
+from molmoact2.robots.doctor.finding import Finding, ok, problem, unchecked, warning
+
+NO_RATE = "nobody says how many actions a second this robot executes"
+SLOW = 0.9
+"""Share of the rate that is wanted, below which a rate is slow."""
+PAUSE_SHARE = 0.25
+"""Of its time that an arm may stand waiting for answers before it is worth saying."""
+LATE_SHARE = 0.5
+"""Of a plan that may be over before the next one arrives, before it is worth saying."""
+
+
+def reading_rate(case: Case) -> Iterable[Finding]:
+    """Joints are read as often as the policy acts."""
+    times_s, wanted_hz = case.sample.times_s, case.card.control_hz
+    periods = np.diff(times_s)
+    if not len(periods) or periods.min() < 0 or not periods.any():
+        yield problem(
+            "reading rate",
+            f"{len(times_s)} readings whose times do not go forward",
+            "without time nothing can be executed at the right moment",
+            "see that the robot's clock is monotonic",
+        )
+        return
+    if not wanted_hz:
+        yield unchecked("reading rate", NO_RATE, "ask with --embodiment, or compare with its training data")
+        return
+    rate_hz, worst_s = 1 / np.median(periods[periods > 0]), periods.max()
+    seen = f"{rate_hz:.1f} a second, at most {1000 * worst_s:.0f} ms apart; the policy acts at {wanted_hz:g} Hz"
+    if rate_hz < SLOW * wanted_hz:
+        yield warning(
+            "reading rate",
+            seen,
+            "the arm is commanded on old news",
+            "look for a slow bus, camera or computer; read less often what is not needed",
+        )
+    else:
+        yield ok("reading rate", seen)
+    if case.sample.kind == "recorded" and abs(rate_hz - wanted_hz) > (1 - SLOW) * wanted_hz:
+        yield warning(
+            "recorded rate",
+            f"recorded at {rate_hz:.1f} Hz, the checkpoint acts at {wanted_hz:g} Hz",
+            "a chunk of the policy lasts as long as its training data say; played at another rate it is another motion",
+            f"record, or resample, at {wanted_hz:g} Hz",
+        )
+
+
+def latency(case: Case) -> Iterable[Finding]:
+    """Answers come before there is nothing left to execute."""
+    card, act_s = case.card, case.act_s
+    if act_s is None:
+        yield unchecked("latency", "nobody measured how long an answer takes", "give a server, or --latency SECONDS")
+        return
+    if not card.control_hz:
+        yield unchecked("latency", f"an answer takes {1000 * act_s:.0f} ms; {NO_RATE}")
+        return
+    executed_s, planned_s = card.n_action_steps / card.control_hz, card.action_horizon / card.control_hz
+    seen = (
+        f"an answer takes {1000 * act_s:.0f} ms; {card.n_action_steps} of {card.action_horizon} planned steps are "
+        f"executed, {executed_s:.2f} of {planned_s:.2f} s"
+    )
+    pause_share, late_share = act_s / (act_s + executed_s), act_s / planned_s
+    match case.execution:
+        case "open-loop" if pause_share > PAUSE_SHARE:
+            yield warning(
+                "latency",
+                f"{seen}; the arm stands still {100 * pause_share:.0f} % of the time",
+                "it waits for every chunk, and moves unlike its training data where it starts and stops",
+                "execute asynchronously, or make the policy faster (fewer flow steps, no thinking, another device)",
+            )
+        case "asynchronous" if late_share >= 1:
+            yield problem(
+                "latency",
+                f"{seen}; a plan is over before it arrives",
+                "nothing would ever be executed",
+                "make the policy faster (fewer flow steps, no thinking, another device), or execute open loop",
+            )
+        case "asynchronous" if late_share > LATE_SHARE:
+            yield warning(
+                "latency",
+                f"{seen}; {100 * late_share:.0f} % of a plan is over when it arrives",
+                "the arm acts on what it saw long ago, and any delay leaves it without a plan",
+                "make the policy faster (fewer flow steps, no thinking, another device)",
+            )
+        case _:
+            yield ok("latency", seen)
