@@ -1,0 +1,338 @@
+"""The safety guard: always between a plan and the motors.
+
+    target ──► checked ──► limited in speed, acceleration, range, workspace ──► command
+                  │ refused
+                  ▼
+               the arm brakes and holds its pose; it is never told zeros, and never made to jump
+
+It is driven by the time that it is given, so the same inputs always give the same commands.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from molmoact2.control.guard.faults import Fault, Ledger, Severity
+from molmoact2.control.guard.senses import Body, Eyes, measured
+from molmoact2.control.guard.workspace import Fence
+from molmoact2.control.limiter import Limiter, Motion
+from molmoact2.control.limits import MotionLimits
+from molmoact2.control.robot import Frame, Reading
+
+Vector = NDArray[np.float64]
+CAUTIOUS_SHARES = (0.3, 0.1)
+"""Of the pace, tried one after the other at the border of the workspace before the arm brakes."""
+WORTH_MENTIONING = 0.02
+"""How far a command may be behind its target without a word, as a share of the largest motion of one row."""
+RELIEVED = frozenset({"tracking", "overload"})
+"""Findings after which the arm holds where it is, not where it was told to be, so that it does not go on pushing."""
+NO_FRAMES: Mapping[str, Frame] = {}
+
+
+class Mode(StrEnum):
+    """What the guard lets through."""
+
+    SHADOW = "shadow"
+    """Nothing is commanded; everything is computed and reported, as if every tick were the first."""
+    HOLD = "hold"
+    SLOW = "slow"
+    FULL = "full"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What to do at one tick."""
+
+    command: NDArray[np.float32] | None
+    """[action_dim] for the motors; None where nothing may be commanded: in shadow, or before the joints were read."""
+    proposal: NDArray[np.float32] | None
+    """[action_dim] the command, or what it would be outside of shadow."""
+    mode: Mode
+    is_holding: bool
+    """Whether the target was not followed."""
+    needs_human: bool
+    wants_plan: bool
+    """Whether the target was refused: forget the present plans and ask anew."""
+    faults: tuple[Fault, ...]
+    """Everything that was found at this tick."""
+    news: tuple[str, ...]
+    """Of it, the sentences that were not said lately."""
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The sentences of all findings."""
+        return tuple(fault.message for fault in self.faults)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardState:
+    """How the guard stands, for people and records."""
+
+    mode: Mode
+    needs_human: bool
+    latched: str | None
+    last_command: NDArray[np.float32] | None
+    num_findings: Mapping[str, int] = field(default_factory=dict)
+    """Kind -> ticks."""
+
+
+class Guard:
+    """Watches and limits one robot.
+
+    Args:
+        limits: of the robot.
+        mode: to begin with.
+    """
+
+    def __init__(self, limits: MotionLimits, *, mode: Mode = Mode.HOLD) -> None:
+        self.limits = limits
+        low, high = np.array(limits.ranges).T
+        self.limiter = Limiter(
+            lowest=low,
+            highest=high,
+            speed=limits.speed_per_s,
+            acceleration=limits.acceleration_per_s2,
+            groups=limits.groups,
+            longest_tick_s=limits.longest_tick_s,
+        )
+        self.closing = np.array(limits.closing)
+        self.fence = None if limits.workspace is None else Fence(limits.workspace, self.limiter)
+        self.body, self.eyes = Body(limits), Eyes(limits)
+        self.ledger = Ledger(
+            faults_until_human=limits.faults_until_human,
+            fault_window_s=limits.fault_window_s,
+            repeat_note_s=limits.repeat_note_s,
+        )
+        self.mode = mode
+        self.motion: Motion | None = None
+        """What is commanded; in shadow, what would be. None until the joints could be read."""
+        self.last_target: Vector | None = None
+        """None while it holds."""
+        self.relief: Vector | None = None
+        """Where to hold after the arm pushed against something."""
+        self.gripping_s = np.zeros(len(limits.names))
+        self.last_now = -math.inf
+        self.last_target_s = -math.inf
+        self.num_findings: Counter[str] = Counter()
+
+    def admit(
+        self,
+        target: NDArray[np.floating] | None,
+        reading: Reading | None,
+        now: float,
+        *,
+        frames: Mapping[str, Frame] = NO_FRAMES,
+    ) -> Verdict:
+        """Judge one tick. Never raises, whatever it is given.
+
+        Args:
+            target: [action_dim] where the plan wants the arm; None where nothing is planned.
+            reading: the joints; None where they could not be read.
+            now: seconds, on the clock of the reading and the frames.
+            frames: newest image of each camera; those that are not given are not watched.
+        """
+        elapsed_s = now - self.last_now
+        self.last_now = now if math.isfinite(now) else self.last_now
+        state = measured(reading, len(self.limits.names))
+        commanded = self.motion.position if self.motion is not None and self.mode is not Mode.SHADOW else None
+        faults = [
+            *clock_faults(elapsed_s),
+            *self.body.check(reading, commanded, now),
+            *self.eyes.check(frames, state, now),
+        ]
+        if self.mode is not Mode.HOLD and self.ledger.latched is None and not must_hold(faults):
+            faults += self.target_faults(target, state, now)
+        is_holding = target is None or self.mode is Mode.HOLD or self.ledger.latched is not None or must_hold(faults)
+        if self.motion is None:
+            self.motion = None if state is None else Motion.at_rest(state)
+        elif elapsed_s > 0 and is_holding:
+            self.motion = self.held(self.motion, state, elapsed_s, {fault.kind for fault in faults})
+        elif elapsed_s > 0 and target is not None:
+            self.motion, notes = self.moved(self.resumed(self.motion, state), target, reading, elapsed_s)
+            faults += notes
+        self.last_target = None if is_holding or target is None else np.asarray(target, dtype=np.float64)
+        self.num_findings.update(fault.kind for fault in faults)
+        news = self.ledger.record(faults, now, may_latch=self.mode is not Mode.SHADOW)
+        proposal = None if self.motion is None else self.motion.position.astype(np.float32)
+        return Verdict(
+            command=None if self.mode is Mode.SHADOW else proposal,
+            proposal=proposal,
+            mode=self.mode,
+            is_holding=is_holding,
+            needs_human=self.ledger.latched is not None,
+            wants_plan=is_holding and target is not None,
+            faults=tuple(faults),
+            news=news,
+        )
+
+    def switch(self, mode: Mode) -> None:
+        """Change the mode. The arm goes on from its pose: at rest, as measured, where nothing was commanded before."""
+        if Mode.SHADOW in (mode, self.mode) and mode is not self.mode:
+            self.restart()
+        self.mode = mode
+
+    def restart(self) -> None:
+        """Begin from the measured pose at the next tick, because something else than the guard held the arm."""
+        self.motion = self.last_target = self.relief = None
+
+    def clear(self, by: str) -> str | None:
+        """A person, `by` name, has removed the cause; returns why the arm was held, None if it was not.
+
+        Raises:
+            ValueError: nobody's name, or the cause is still there.
+        """
+        if not by.strip():
+            raise ValueError("Only a person can clear the guard: say who, clear(by=...).")
+        lasting = [f.message for f in self.ledger.present if f.severity is Severity.LATCH and f.kind not in RELIEVED]
+        if lasting:
+            raise ValueError(f"The cause is still there: {lasting[0]} Remove it, then clear again.")
+        return self.ledger.clear()
+
+    @property
+    def stopping_time_s(self) -> float:
+        """Seconds in which the commanded motion would be at rest, ticks rounded up."""
+        return 0.0 if self.motion is None else self.limiter.stopping_time_s(self.motion)
+
+    def state(self) -> GuardState:
+        """How it stands."""
+        return GuardState(
+            mode=self.mode,
+            needs_human=self.ledger.latched is not None,
+            latched=self.ledger.latched,
+            last_command=None if self.motion is None else self.motion.position.astype(np.float32),
+            num_findings=dict(self.num_findings),
+        )
+
+    # What is wrong with a target
+
+    def target_faults(self, target: NDArray[np.floating] | None, state: Vector | None, now: float) -> Iterator[Fault]:
+        """Findings about the target alone."""
+        if target is None:
+            waited_s = now - self.last_target_s
+            if self.limits.no_target_s <= waited_s < math.inf:
+                yield Fault(kind="no target", message=f"Nothing has been planned for {waited_s:.1f} s: the arm holds.")
+            return
+        self.last_target_s = now
+        values = np.asarray(target, dtype=np.float64)
+        names = self.limits.names
+        if values.shape != (len(names),) or not np.isfinite(values).all():
+            shown = np.array2string(values, precision=2, threshold=8)
+            message = f"The target is not {len(names)} finite numbers: shape {values.shape}, {shown}."
+            yield Fault(kind="target", message=message)
+            return
+        yield from self.range_faults(values)
+        yield from self.jump_faults(values, state)
+
+    def range_faults(self, target: Vector) -> Iterator[Fault]:
+        """A target outside the joints' ranges: a little, and the end of the range is meant; or far."""
+        beyond = np.maximum(self.limiter.lowest - target, target - self.limiter.highest)
+        excess = beyond / np.array(self.limits.beyond_range)
+        worst = int(excess.argmax())
+        if beyond[worst] > 0:
+            low, high = self.limits.ranges[worst]
+            message = (
+                f"{self.body.named(worst, target[worst])} is {beyond[worst]:.3g} beyond its range {low:g} to {high:g}"
+            )
+            meaning = ": refused." if excess[worst] > 1 else ": the arm goes to the end of the range."
+            yield Fault(kind="target" if excess[worst] > 1 else "range", message=message + meaning)
+
+    def jump_faults(self, target: Vector, state: Vector | None) -> Iterator[Fault]:
+        """A target far from the last one, and from where the arm is."""
+        known = [pose for pose in (self.last_target, state) if pose is not None]
+        if not known:
+            return
+        jump = np.min([np.abs(target - pose) for pose in known], axis=0)
+        largest = np.array(self.limits.jump)
+        worst = int((jump / largest).argmax())
+        if jump[worst] > largest[worst]:
+            message = (
+                f"A target of {self.body.named(worst, target[worst])} is a jump of {jump[worst]:.3g}, allowed "
+                f"{largest[worst]:.3g}: refused."
+            )
+            yield Fault(kind="jump", message=message)
+
+    # How the commanded pose changes
+
+    def held(self, motion: Motion, state: Vector | None, elapsed_s: float, kinds: set[str]) -> Motion:
+        """Brake and stay; where the arm pushed against something, go back to where it is."""
+        if self.relief is None and state is not None and not RELIEVED.isdisjoint(kinds):
+            self.relief = np.where(self.closing == 0, state, motion.position)
+        if self.relief is None:
+            return self.limiter.brake(motion, elapsed_s)
+        return self.limiter.follow(motion, self.relief, elapsed_s, self.limits.slow_share)
+
+    def resumed(self, motion: Motion, state: Vector | None) -> Motion:
+        """After holding: from the commanded pose, or from the measured one for joints that are elsewhere by now."""
+        self.relief = None
+        if self.last_target is not None or state is None:
+            return motion
+        is_elsewhere = np.abs(state - motion.position) > np.array(self.limits.tracking_error)
+        position = np.where(is_elsewhere, state, motion.position)
+        return Motion(position=position, velocity=np.where(is_elsewhere, 0.0, motion.velocity), aim=position)
+
+    def moved(
+        self, motion: Motion, target: NDArray[np.floating], reading: Reading | None, elapsed_s: float
+    ) -> tuple[Motion, list[Fault]]:
+        """One tick towards a target that was not refused, and what had to be changed about it."""
+        aim = np.clip(np.asarray(target, dtype=np.float64), self.limiter.lowest, self.limiter.highest)
+        aim, notes = self.without_squeezing(motion, aim, reading, elapsed_s)
+        after, more = self.inside(motion, aim, elapsed_s)
+        behind = np.abs(aim - after.position) / (self.limiter.speed * self.limits.period_s)
+        worst = int(behind.argmax())
+        if behind[worst] > WORTH_MENTIONING and not more:
+            message = (
+                f"The command of {self.body.named(worst, after.position[worst])} is kept behind the target of "
+                f"{aim[worst]:.4g} by the limits of speed and acceleration."
+            )
+            more = [Fault(kind="limited", message=message)]
+        return after, [*notes, *more]
+
+    def without_squeezing(
+        self, motion: Motion, aim: Vector, reading: Reading | None, elapsed_s: float
+    ) -> tuple[Vector, list[Fault]]:
+        """The target, with grippers that hold something told not to close further."""
+        effort = 0.0 if reading is None or reading.effort is None else np.abs(reading.effort)
+        current_a = 0.0 if reading is None or reading.current_a is None else np.abs(reading.current_a)
+        is_loaded = (effort >= self.limits.gripper_effort) | (current_a >= self.limits.gripper_current_a)
+        self.gripping_s = np.where(is_loaded, self.gripping_s + elapsed_s, 0.0)
+        is_squeezing = (self.gripping_s > self.limits.grip_s) & (self.closing * (aim - motion.position) > 0)
+        names = [name for name, squeezes in zip(self.limits.names, is_squeezing, strict=True) if squeezes]
+        notes = [Fault(kind="grip", message=f"{name} holds something and closes no further.") for name in names]
+        return np.where(is_squeezing, motion.position, aim), notes
+
+    def inside(self, motion: Motion, aim: Vector, elapsed_s: float) -> tuple[Motion, list[Fault]]:
+        """One tick towards a target, as fast as the arm could still brake inside its workspace."""
+        pace = self.limits.slow_share if self.mode is Mode.SLOW else 1.0
+        after = self.limiter.follow(motion, aim, elapsed_s, pace)
+        if self.fence is None or self.fence.allows(motion, after):
+            return after, []
+        braked = self.limiter.brake(motion, elapsed_s)
+        slower = [self.limiter.follow(motion, aim, elapsed_s, pace * share) for share in CAUTIOUS_SHARES]
+        options = [*slower, joined(after, braked, self.closing != 0)]
+        kept = next((option for option in options if self.fence.allows(motion, option)), braked)
+        return kept, [Fault(kind="workspace", message=self.fence.described(kept.position) + ": the arm is slowed.")]
+
+
+def must_hold(faults: Iterable[Fault]) -> bool:
+    """Whether one of them keeps the arm from moving."""
+    return any(fault.severity > Severity.NOTE for fault in faults)
+
+
+def clock_faults(elapsed_s: float) -> Iterator[Fault]:
+    """A clock that does not go forward."""
+    if not elapsed_s > 0:
+        yield Fault(kind="clock", message=f"The clock went from the last tick to this one by {elapsed_s:.4f} s.")
+
+
+def joined(one: Motion, other: Motion, takes_one: NDArray[np.bool_]) -> Motion:
+    """Some joints of one motion, the rest of another."""
+    return Motion(
+        position=np.where(takes_one, one.position, other.position),
+        velocity=np.where(takes_one, one.velocity, other.velocity),
+        aim=np.where(takes_one, one.aim, other.aim),
+    )
