@@ -1,6 +1,7 @@
 """`molmoact2 serve`: one policy for many robots, over the network."""
 
 import secrets
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,6 +61,7 @@ class Serve:
         from molmoact2.inference import load_policy
         from molmoact2.serving.app import build_app
         from molmoact2.serving.engine import Engine, EngineSettings
+        from molmoact2.serving.flight import FlightRecorder, identify
         from molmoact2.serving.identity import name_of, revision_of
         from molmoact2.serving.run import serve
         from molmoact2.serving.settings import ServerSettings, is_loopback
@@ -90,7 +92,13 @@ class Serve:
         )
         model = name_of(self.checkpoint)
         app = build_app(engine, settings, model=model, revision=revision_of(self.checkpoint, policy.revision))
-        serve(app, engine, settings, listening=lambda port: announce(model, engine, settings, port=port, token=made))
+        with ExitStack() as stack:
+            if self.record is not None:
+                recorder = FlightRecorder(self.record, identify(policy, self.checkpoint))
+                engine.watchers.append(stack.enter_context(recorder))
+            serve(
+                app, engine, settings, listening=lambda port: announce(model, engine, settings, port=port, token=made)
+            )
 
 
 def read_token(path: Path | None) -> str | None:

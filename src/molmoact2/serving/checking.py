@@ -1,6 +1,7 @@
 """Is this a question that the policy can be asked? Decided before it waits, so that it takes nobody's time."""
 
 from molmoact2.inference.policy import MolmoAct2Policy
+from molmoact2.inference.real_time import checked_rows
 from molmoact2.inference.request import Request
 from molmoact2.inference.session import Session
 from molmoact2.processing.norm_stats import TagStats
@@ -35,7 +36,7 @@ def check_observation(policy: MolmoAct2Policy, observation: Observation, stats: 
 
 def check_options(policy: MolmoAct2Policy, question: Question, stats: TagStats, limits: Limits) -> None:
     """ValueError unless the checkpoint can do what is asked, within the limits."""
-    request = Request(**question.options, session=Session())
+    request = Request(**question.options, session=Session(), committed=question.committed)
     able = modes_served(policy)
     require(request.mode in able, f"mode must be one of {', '.join(able) or 'none'}, got {request.mode!r}.")
     require(policy.can_think or not request.think, "This checkpoint was not trained to think. Use think=False.")
@@ -45,4 +46,5 @@ def check_options(policy: MolmoAct2Policy, question: Question, stats: TagStats, 
         ("seed", question.seed, LARGEST_SEED),
     ):
         require(value is None or 0 <= value <= largest, f"{name} must be at most {largest}, got {value}.")
-    require(question.committed is None, "This server does not do real-time chunking yet. Leave committed away.")
+    if question.committed is not None:
+        checked_rows(question.committed, stats)

@@ -43,7 +43,9 @@ def compute(policy: MolmoAct2Policy, questions: Sequence[Question], memories: Se
 def answer_together(
     policy: MolmoAct2Policy, questions: Sequence[Question], memories: Sequence[Session]
 ) -> list[ActionChunk]:
-    """The chunks of questions of one embodiment and equal options; `memories` are those of their episodes.
+    """The chunks of questions of one embodiment and equal options, all with committed rows or all without.
+
+    `memories` are those of their episodes.
 
     Raises ValueError for what the policy cannot be asked, NoActionError where what it planned are no numbers.
     """
@@ -52,7 +54,8 @@ def answer_together(
     for question, memory in zip(questions, memories, strict=True):
         memory.generator.manual_seed(question.seed)
     observations = [as_taken(question.observation, first.embodiment, cameras) for question in questions]
-    chunks = policy.act(observations, first.embodiment, session=memories, **first.options)
+    committed = None if first.committed is None else [question.committed for question in questions]
+    chunks = policy.act(observations, first.embodiment, session=memories, committed=committed, **first.options)
     for chunk in chunks:
         if not np.isfinite(chunk.actions).all():
             raise NoActionError("The checkpoint planned actions that are not finite numbers.")

@@ -1,15 +1,19 @@
 """What every dialect needs at hand: the engine, the guard, and a way to read messages without holding anybody up."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from math import nan
 from typing import Any, TypeVar
 
+from fastapi import APIRouter
 from starlette.requests import ClientDisconnect, Request
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from molmoact2.processing.norm_stats import TagStats
 from molmoact2.serving.engine import Engine
 from molmoact2.serving.security import Guard, client_of
 from molmoact2.types import Observation
@@ -29,6 +33,7 @@ class Desk:
     model: str
     """Name of what is served; never a path."""
     revision: str | None
+    numbers: Iterator[int] = field(default_factory=count, repr=False)
     readers: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(NUM_READERS, thread_name_prefix="reading"), repr=False
     )
@@ -38,6 +43,18 @@ class Desk:
     def limits(self) -> Limits:
         """Of every message."""
         return self.engine.settings.limits
+
+    def next_number(self) -> int:
+        """The number of a question whose client does not count."""
+        return next(self.numbers)
+
+    def stats(self, embodiment: object) -> TagStats:
+        """What the checkpoint knows of the robot that a client named; None is the only one that is served."""
+        served = self.engine.embodiments
+        tag = served[0] if embodiment is None and len(served) == 1 else embodiment
+        if not isinstance(tag, str) or tag not in served:
+            raise WireError(f"embodiment must be one of {', '.join(served)}, got {str(tag)[:80]}.", code="unfit")
+        return self.engine.policy.processor.tag(tag)
 
     async def read(self, reader: Callable[[bytes, Limits], Read], data: bytes) -> Read:
         """What `reader` makes of `data`, beside the event loop."""
@@ -59,6 +76,16 @@ class Desk:
         return bytes(body)
 
 
+def websocket_route(router: APIRouter, path: str, desk: Desk, serve: "Callable[[Line, Desk], Awaitable[None]]") -> None:
+    """Let `serve` speak with everyone who opens a websocket at `path`, until it returns or the client is gone."""
+
+    @router.websocket(path)
+    async def converse(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with suppress(WebSocketDisconnect):
+            await serve(Line(websocket, desk), desk)
+
+
 class Line:
     """One accepted websocket."""
 
@@ -72,12 +99,18 @@ class Line:
 
         Raises WebSocketDisconnect when the client is gone, or was sent away: silent, or too fast.
         """
-        settings = self.desk.guard.settings
+        heard = await self.hear_within(self.desk.guard.settings.idle_s if seconds is None else seconds)
+        if heard is None:
+            raise await self.leave(1000, "nothing was said for long")
+        return heard
+
+    async def hear_within(self, seconds: float) -> bytes | None:
+        """The next message, or None where there is none within `seconds`."""
         try:
-            async with asyncio.timeout(settings.idle_s if seconds is None else seconds):
+            async with asyncio.timeout(seconds):
                 message: Any = await self.websocket.receive()
         except TimeoutError:
-            raise await self.leave(1000, "nothing was said for long") from None
+            return None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         if not self.desk.guard.rate.take(self.client):

@@ -93,6 +93,8 @@ class Engine:
         self._waiting: dict[Hashable, Waiting] = {}
         self._awake = asyncio.Event()
         self._numbers, self._batches = itertools.count(), itertools.count()
+        self.closing: list[Callable[[], None]] = []
+        """Called when it begins to drain."""
         self._batch_s = 0.1
         self._running: asyncio.Task[None] | None = None
 
@@ -143,6 +145,8 @@ class Engine:
         self.state = "draining" if self.state != "broken" else self.state
         for waiting in list(self._waiting.values()):
             self._refuse(waiting, "busy", "The server is shutting down.")
+        for close in self.closing:
+            close()
         self._awake.set()
 
     async def ask(self, session: ServedSession, ask: Ask, *, arrived_s: float | None = None) -> Exchange:
@@ -184,9 +188,10 @@ class Engine:
         """A robot said what it did."""
         self._tell(attrgetter("moved"), session.id, telemetry)
 
-    def malformed(self, where: str, error: WireError) -> None:
-        """A message was refused before it was a question."""
-        self._tell(attrgetter("failed"), where, error.code, str(error))
+    def heard_nonsense(self, where: str, error: WireError) -> None:
+        """Tell who watches of a message that was malformed, so that it never became a question."""
+        if error.code == "malformed":
+            self._tell(attrgetter("failed"), where, error.code, str(error))
 
     def failed(self, where: str, error: BaseException | str) -> str:
         """Write down what went wrong and return the id under which it is found; nobody else is told more than that."""

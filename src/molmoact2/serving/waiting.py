@@ -32,7 +32,8 @@ class Waiting:
     @property
     def kind(self) -> Hashable:
         """Questions of equal kinds can be answered together."""
-        return self.question.embodiment, tuple(sorted(self.question.options.items()))
+        question = self.question
+        return question.embodiment, question.committed is None, tuple(sorted(question.options.items()))
 
     def is_late(self, now_s: float) -> bool:
         """Whether nobody needs the answer any more."""

@@ -103,7 +103,7 @@ class Conversation:
                 self.desk.engine.moved(self.session, message)
             case _:
                 complaint = message if isinstance(message, WireError) else WireError("Only clients are to say that.")
-                self.desk.engine.malformed(DIALECT, complaint)
+                self.desk.engine.heard_nonsense(DIALECT, complaint)
                 await self.line.say(encode(Refusal(code=complaint.code, message=str(complaint))))
 
     async def answer(self, ask: Ask, arrived_s: float) -> None:
