@@ -93,12 +93,12 @@ class DryRun:
         return now
 
     def _picture(self, number: int, share: NDArray[np.float64], time_s: float) -> Image:
-        """[height, width, 3] a slope in a colour of the camera's own, and a dot where the joints point."""
+        """[height, width, 3] a slope in a direction of the camera's own, and a dot where the joints point."""
         height, width = self._settings.image_height, self._settings.image_width
         rows, columns = np.ogrid[0:height, 0:width]
+        slopes = (160 * rows // height, 160 * columns // width)
         image = np.zeros((height, width, 3), np.uint8)
-        image[..., number % 3] = 40 + 160 * rows // height
-        image[..., (number + 1) % 3] = 30 + 120 * columns // width
+        image[..., 0], image[..., 1], image[..., 2] = 60 + slopes[number % 2], 60 + slopes[1 - number % 2], 20 * number
         at = np.roll(share, number)[:2] * (height - 1, width - 1)
         image[(rows - at[0]) ** 2 + (columns - at[1]) ** 2 < (height / 12) ** 2] = 255
         image[0, :16] = 255 * (int(time_s * self._settings.camera_fps) >> np.arange(16) & 1)[:, None]

@@ -8,8 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molmoact2.embodiments import EMBODIMENTS, Embodiment
-from molmoact2.robots.doctor.sample import Sample
+from molmoact2.robots.doctor.sample import Sample, View
 from molmoact2.wire.messages import RobotCard
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trial:
+    """What the policy answered to the last observation of the sample; nothing of it was executed."""
+
+    seconds: float | None = None
+    """From the question to the answer; None where there was none."""
+    first_action: NDArray[np.float64] | None = None
+    """[action_dim] robot units."""
+    refusal: str | None = None
+    """Why there was no answer."""
+
 
 Execution: TypeAlias = Literal["open-loop", "asynchronous"]
 """Whether the robot waits for each chunk, or moves on while the next one is made."""
@@ -31,8 +44,8 @@ class Case:
     card: RobotCard
     reference: Sample | None = None
     """A recording that the checkpoint learned from: what its cameras should see."""
-    act_s: float | None = None
-    """Seconds from an observation to its actions, as measured."""
+    trial: Trial = Trial()
+    """What the policy answered, if it was asked."""
     execution: Execution = "open-loop"
 
     @cached_property
@@ -52,6 +65,12 @@ class Case:
         canonical = {alias: name for name, others in aliases.items() for alias in others}
         bare = {name: name.removeprefix(CAMERA_PREFIX) for name in self.sample.views}
         return {name: canonical.get(short, short) for name, short in bare.items()}
+
+    def reference_view(self, camera: str) -> View | None:
+        """What the robot's `camera` shows in the reference, where there is one."""
+        views = {} if self.reference is None else self.reference.views
+        bare = {name.removeprefix(CAMERA_PREFIX): view for name, view in views.items()}
+        return bare.get(self.given_cameras[camera])
 
     @cached_property
     def names(self) -> tuple[str, ...]:

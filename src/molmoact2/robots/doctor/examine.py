@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from molmoact2.robots.doctor import camera_checks, card_checks, joint_checks, timing_checks
-from molmoact2.robots.doctor.case import Case, Execution
+from molmoact2.robots.doctor import camera_checks, card_checks, joint_checks, timing_checks, view_checks
+from molmoact2.robots.doctor.case import Case, Execution, Trial
 from molmoact2.robots.doctor.finding import Diagnosis, Finding
 from molmoact2.robots.doctor.sample import Sample
 from molmoact2.wire.messages import RobotCard
@@ -20,8 +20,8 @@ CHECKS: Mapping[str, Sequence[Check]] = {
         camera_checks.dead_views,
         camera_checks.frozen_views,
         camera_checks.same_views,
-        camera_checks.swapped_views,
-        camera_checks.colour_order,
+        view_checks.swapped_views,
+        view_checks.colour_order,
     ),
     "Joints": (
         joint_checks.count_of_joints,
@@ -32,7 +32,7 @@ CHECKS: Mapping[str, Sequence[Check]] = {
         joint_checks.liveness,
         joint_checks.temperature,
     ),
-    "Time": (timing_checks.reading_rate, timing_checks.latency),
+    "Time": (timing_checks.reading_rate, timing_checks.answer, timing_checks.first_step, timing_checks.latency),
 }
 """Section of the report -> what is looked at."""
 
@@ -43,16 +43,16 @@ def diagnose(
     *,
     checkpoint: str,
     reference: Sample | None = None,
-    act_s: float | None = None,
+    trial: Trial | None = None,
     execution: Execution = "open-loop",
 ) -> Diagnosis:
     """Compare some seconds of a robot with what a checkpoint expects.
 
-    `checkpoint` names it in the report; `reference` is a recording that it learned from; `act_s` is the measured time
-    from an observation to its actions. ValueError where nothing was sampled.
+    `checkpoint` names it in the report; `reference` is a recording that it learned from; `trial` is what it answered
+    when it was asked. ValueError where nothing was sampled.
     """
     if len(sample.times_s) < 2:
         raise ValueError(f"The doctor needs at least two readings of the joints; got {len(sample.times_s)}.")
-    case = Case(sample=sample, card=card, reference=reference, act_s=act_s, execution=execution)
+    case = Case(sample=sample, card=card, reference=reference, trial=trial or Trial(), execution=execution)
     sections = {name: tuple(finding for check in checks for finding in check(case)) for name, checks in CHECKS.items()}
     return Diagnosis(robot=sample.source, checkpoint=checkpoint, sections=sections)

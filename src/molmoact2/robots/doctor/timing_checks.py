@@ -1,10 +1,10 @@
-"""Checks of time: how often joints are read, and whether answers come early enough."""
+"""Checks of time and of the policy's answer: rates, latency, and where the first action would go."""
 
 from collections.abc import Iterable
 
 import numpy as np
 
-from molmoact2.robots.doctor.case import Case
+from molmoact2.robots.doctor.case import Case, Trial
 from molmoact2.robots.doctor.finding import Finding, ok, problem, unchecked, warning
 
 NO_RATE = "nobody says how many actions a second this robot executes"
@@ -12,6 +12,8 @@ SLOW = 0.9
 """Share of the rate that is wanted, below which a rate is slow."""
 PAUSE_SHARE = 0.25
 """Of its time that an arm may stand waiting for answers before it is worth saying."""
+FAR_SHARE = 0.25
+"""Of a joint's training range that a first action may be from the arm."""
 LATE_SHARE = 0.5
 """Of a plan that may be over before the next one arrives, before it is worth saying."""
 
@@ -51,11 +53,51 @@ def reading_rate(case: Case) -> Iterable[Finding]:
         )
 
 
+def answer(case: Case) -> Iterable[Finding]:
+    """The policy answers what this robot sends."""
+    match case.trial:
+        case Trial(refusal=str(refusal)):
+            yield problem(
+                "answer",
+                f"the policy refuses what this robot sends: {refusal}",
+                "it would never get an action",
+                "mend what it says; the checks above may say more",
+            )
+        case Trial(seconds=float()):
+            yield ok("answer", "the policy answers what this robot sends")
+
+
+def first_step(case: Case) -> Iterable[Finding]:
+    """The first action is near where the arm is; one far off shows units, signs or offsets that differ."""
+    action, usual = case.trial.first_action, case.usual
+    if action is None or usual is None or not case.has_joints or action.shape != case.sample.states[-1].shape:
+        return
+    leap = action - case.sample.states[-1]
+    share = np.abs(leap) / np.ptp(usual, axis=1)
+    worst = int(np.argmax(np.where(case.gripper, 0.0, share)))
+    name, unit = case.card.action_names[worst], case.units[worst]
+    seen = f"the first action is farthest from the arm in {name}: {leap[worst]:+.3g} {unit}"
+    if share[worst] > FAR_SHARE:
+        yield warning(
+            "first step",
+            f"{seen}, {100 * share[worst]:.0f} % of where the training data were",
+            "a policy goes on from where the arm is; a leap is a sign of another unit, sign or zero, or of a pose "
+            "that it has never seen",
+            "mend the joints first; if they are right, begin at a pose in which a task begins",
+        )
+    else:
+        yield ok("first step", seen)
+
+
 def latency(case: Case) -> Iterable[Finding]:
     """Answers come before there is nothing left to execute."""
-    card, act_s = case.card, case.act_s
+    card, act_s = case.card, case.trial.seconds
     if act_s is None:
-        yield unchecked("latency", "nobody measured how long an answer takes", "give a server, or --latency SECONDS")
+        yield unchecked(
+            "latency",
+            "nobody measured how long an answer takes",
+            "compare with a server (--server), or ask the checkpoint here too (--ask)",
+        )
         return
     if not card.control_hz:
         yield unchecked("latency", f"an answer takes {1000 * act_s:.0f} ms; {NO_RATE}")
