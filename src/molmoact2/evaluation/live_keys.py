@@ -1,0 +1,113 @@
+"""One person at a terminal: keys while the robot moves, without waiting for any.
+
+    s  success      f  failure      space  hold, and resume      i  another instruction      q  stop
+
+Without a terminal nobody presses keys, and everything else works.
+"""
+
+import select
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Literal
+
+from molmoact2.wire.messages import Control
+
+HELP = "s success · f failure · space hold/resume · i instruction · q stop"
+ENTER, ESCAPE, ERASE = ("\r", "\n"), "\x1b", ("\x7f", "\b")
+VERDICTS: dict[str, Literal["success", "failure"]] = {"s": "success", "f": "failure"}
+
+
+@dataclass(kw_only=True)
+class Operator:
+    """What a person wants, key by key."""
+
+    verdict: Literal["success", "failure"] | None = None
+    """Of the present episode."""
+    has_quit: bool = False
+    is_holding: bool = False
+    draft: str | None = None
+    """The instruction that is being typed; None while none is."""
+    wanted: list[Control] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Another episode."""
+        self.verdict, self.is_holding = None, False
+        self.wanted.clear()
+
+    def press(self, key: str) -> None:
+        """One key was pressed. While an instruction is typed, all keys are letters of it."""
+        if self.draft is not None:
+            self._type(key, self.draft)
+            return
+        match key:
+            case "s" | "f":
+                self.verdict = VERDICTS[key]
+                self.wanted.append(Control(command="stop"))
+            case "q":
+                self.has_quit = True
+                self.wanted.append(Control(command="stop"))
+            case " ":
+                self.is_holding = not self.is_holding
+                self.wanted.append(Control(command="hold" if self.is_holding else "resume"))
+            case "i":
+                self.draft = ""
+
+    def take(self) -> Sequence[Control]:
+        """What was wanted since the last call."""
+        taken = tuple(self.wanted)
+        self.wanted.clear()
+        return taken
+
+    def _type(self, key: str, draft: str) -> None:
+        """A letter of an instruction: Enter gives it, Escape takes it back."""
+        if key in ENTER:
+            self.wanted += [Control(instruction=draft.strip())] if draft.strip() else []
+            self.draft = None
+        elif key == ESCAPE:
+            self.draft = None
+        elif key in ERASE:
+            self.draft = draft[:-1]
+        elif key.isprintable():
+            self.draft = draft + key
+
+
+class Terminal:
+    """Keys of a terminal in raw mode; see `open_terminal`."""
+
+    def __init__(self, stream: IO[str] | None) -> None:
+        self.stream = stream
+
+    def keys(self) -> str:
+        """What was typed since the last call; returns at once."""
+        typed = ""
+        while self.stream is not None and select.select([self.stream], [], [], 0)[0]:
+            letter = self.stream.read(1)
+            if not letter:
+                break
+            typed += letter
+        return typed
+
+
+@contextmanager
+def open_terminal(stream: IO[str] = sys.stdin) -> Iterator[Terminal]:
+    """Read single keys of `stream`; its old manners are back when the block ends, however it ends.
+
+    Where it is no terminal there are no keys. Ctrl-C goes on meaning what it means.
+    """
+    if not stream.isatty():
+        yield Terminal(None)
+        return
+    import termios
+    import tty
+
+    descriptor = stream.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor)
+        # Unbuffered: what a buffered reader has taken already, `select` does not see.
+        with open(descriptor, encoding="utf-8", buffering=-1, closefd=False) as keys:
+            yield Terminal(keys)
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
