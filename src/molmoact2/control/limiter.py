@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Vector = NDArray[np.float64]
+TINY = 1e-12
+"""A speed below this is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +82,11 @@ class Limiter:
         aim = np.clip(target, self.lowest, self.highest)
         slowest, fastest = self.reachable(motion, dt, pace)
         top = pace * self.speed
-        own = np.clip(np.clip((aim - motion.aim) / elapsed_s, -top, top), slowest, fastest)
+        own = np.clip((aim - motion.aim) / elapsed_s, -top, top)
         rest = aim - motion.position - own * dt
-        low = np.clip(np.maximum(-top, own - self.braking_speed(-rest, dt)), slowest, fastest)
-        high = np.clip(np.minimum(top, own + self.braking_speed(rest, dt)), slowest, fastest)
+        low = np.where(rest < 0, np.maximum(-top, own - self.braking_speed(-rest, dt)), -top)
+        high = np.where(rest > 0, np.minimum(top, own + self.braking_speed(rest, dt)), top)
+        low, high = np.clip(low, slowest, fastest), np.clip(high, slowest, fastest)
         wanted = (aim - motion.position) / dt
         velocity = np.clip(self.share(wanted, low, high) * wanted, low, high)
         return Motion(position=motion.position + velocity * dt, velocity=velocity, aim=aim)
@@ -130,7 +133,7 @@ class Limiter:
     def share(self, wanted: Vector, low: Vector, high: Vector) -> Vector:
         """[joints] largest share of the wanted velocity that all joints of a group can have."""
         bound = np.where(wanted > 0, high, low)
-        own = np.clip(np.divide(bound, wanted, out=np.ones_like(wanted), where=wanted != 0), 0.0, 1.0)
+        own = np.clip(np.divide(bound, wanted, out=np.ones_like(wanted), where=np.abs(wanted) > TINY), 0.0, 1.0)
         shares = np.ones(self.num_groups)
         np.minimum.at(shares, self.groups, own)
         return shares[self.groups]
