@@ -18,6 +18,7 @@ from molmoact2.wire.limits import Limits, WireError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
+JPEG_END, PNG_END = b"\xff\xd9", b"\0\0\0\0IEND\xaeB\x60\x82"
 
 START_OF_SCAN = b"\xff\xda"
 MAX_SCANS = 4
@@ -48,26 +49,33 @@ def decode_image(data: bytes, limits: Limits, where: str = "image") -> NDArray[n
     except WireError:
         raise
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
-        raise WireError(f"{where}: the image cannot be decoded, it is damaged or cut off.") from error
+        raise damaged(where) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise WireError(f"{where}: an image has up to {limits.image_pixels} pixels, got many more.") from error
     pixels.flags.writeable = False
     return pixels
 
 
+def damaged(where: str) -> WireError:
+    """The error of an image that has no pixels to give."""
+    return WireError(f"{where}: the image cannot be decoded, it is damaged or cut off.")
+
+
 def check_jpeg(data: bytes, where: str) -> None:
-    """WireError where decoding would take many passes."""
+    """WireError where decoding would take many passes, or the end is missing, which decoders make up."""
     scans = data.count(START_OF_SCAN)
     if scans > MAX_SCANS:
         raise WireError(f"{where}: a JPEG must be baseline, with up to {MAX_SCANS} scans, got {scans}.")
+    if not data.rstrip(b"\0").endswith(JPEG_END):
+        raise damaged(where)
 
 
 def check_png(data: bytes, where: str) -> None:
     """WireError where there is more than pixels and short remarks."""
     size = struct.unpack_from(">II", data, 16) if len(data) > 24 else (0, 0)
-    if not all(size):
-        raise WireError(f"{where}: the image cannot be decoded, it is damaged or cut off.")
     kinds = list(islice(png_chunks(data), MAX_PNG_CHUNKS + 1))
+    if not all(size) or not data.endswith(PNG_END):
+        raise damaged(where)
     foreign = set(kinds) - PNG_CHUNKS
     if foreign or len(kinds) > MAX_PNG_CHUNKS:
         found = ", ".join(sorted(repr(kind)[1:] for kind in list(foreign)[:4])) or f"{MAX_PNG_CHUNKS} and more pieces"
