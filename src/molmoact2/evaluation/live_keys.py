@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Literal
 
+from molmoact2.control.observing import Silent, Tick
 from molmoact2.wire.messages import Control
 
 HELP = "s success · f failure · space hold/resume · i instruction · q stop"
@@ -20,21 +21,35 @@ VERDICTS: dict[str, Literal["success", "failure"]] = {"s": "success", "f": "fail
 
 
 @dataclass(kw_only=True)
-class Operator:
-    """What a person wants, key by key."""
+class Operator(Silent):
+    """What people want: key by key, and from a dashboard. Observes the robot, to know what a key means just now."""
 
     verdict: Literal["success", "failure"] | None = None
     """Of the present episode."""
     has_quit: bool = False
     is_holding: bool = False
+    """Whether the arm waits for a person to resume it."""
     draft: str | None = None
     """The instruction that is being typed; None while none is."""
     wanted: list[Control] = field(default_factory=list)
 
     def begin(self) -> None:
         """Another episode."""
-        self.verdict, self.is_holding = None, False
+        self.verdict = None
         self.wanted.clear()
+
+    def ticked(self, tick: Tick, /) -> None:
+        """See whether the arm holds."""
+        self.is_holding = tick.waits_for_resume
+
+    def verdict_on(self, reason: str) -> str:
+        """How the episode ended: as the person at the keys says, or else for the reason that the loop had."""
+        return {"success": "success", "failure": "failed, says the operator", None: reason}[self.verdict]
+
+    def heard(self, wishes: Sequence[Control]) -> None:
+        """What somebody at a dashboard wants; to stop there is to end the run."""
+        self.wanted += wishes
+        self.has_quit = self.has_quit or any(wish.command == "stop" for wish in wishes)
 
     def press(self, key: str) -> None:
         """One key was pressed. While an instruction is typed, all keys are letters of it."""
@@ -49,8 +64,7 @@ class Operator:
                 self.has_quit = True
                 self.wanted.append(Control(command="stop"))
             case " ":
-                self.is_holding = not self.is_holding
-                self.wanted.append(Control(command="hold" if self.is_holding else "resume"))
+                self.wanted.append(Control(command="resume" if self.is_holding else "hold"))
             case "i":
                 self.draft = ""
 

@@ -68,6 +68,11 @@ class SimulatedSo101:
         return self.environment.tasks
 
     @property
+    def max_steps(self) -> int:
+        """Control periods after which an episode counts as failed."""
+        return self.environment.max_steps
+
+    @property
     def instruction(self) -> str:
         """The task of the episode, in words."""
         return self.environment.instruction
