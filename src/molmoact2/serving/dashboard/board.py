@@ -5,7 +5,7 @@ Nothing is drawn or encoded here: images are kept as they came, and only the new
 
 import itertools
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -125,6 +125,8 @@ class Board:
         """Counts what was told."""
         self.is_open = True
         self.errors: deque[Trouble] = deque(maxlen=NUM_ERRORS)
+        self.batch_sizes: OrderedDict[int, int] = OrderedDict()
+        """Batch -> exchanges that were computed in it, of the newest batches."""
         self._sessions: dict[str, History] = {}
         self._versions = itertools.count(1)
 
@@ -135,7 +137,8 @@ class Board:
     @property
     def sessions(self) -> tuple[History, ...]:
         """Newest first, those that are over last."""
-        return tuple(sorted(reversed(self._sessions.values()), key=lambda one: one.is_over))
+        newest_first = list(self._sessions.values())[::-1]
+        return tuple(sorted(newest_first, key=lambda one: one.is_over))
 
     def session(self, name: str | None) -> History | None:
         """The session of this id, by default the newest; None where there is none."""
@@ -161,9 +164,15 @@ class Board:
                 batch=exchange.batch,
             )
         )
+        self._count(exchange.batch)
         images, thought = question.observation.images, None if chunk is None else chunk.depth
         if isinstance(images, Mapping):
             history.view = View(version=self.version, images=images, thought=thought)
+
+    def _count(self, batch: int) -> None:
+        self.batch_sizes[batch] = self.batch_sizes.pop(batch, 0) + 1
+        while len(self.batch_sizes) > NUM_SESSIONS * NUM_PLANS:
+            self.batch_sizes.popitem(last=False)
 
     def moved(self, session: str, telemetry: Telemetry, /) -> None:
         """A robot said what it did."""

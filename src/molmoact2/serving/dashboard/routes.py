@@ -6,7 +6,7 @@
     POST /dashboard/command        hold, resume or stop one robot or all of them
     POST /dashboard/instruction    what to do instead
 
-Who watches is sent what is new since he was last sent something, so a slow viewer sees fewer pictures and delays nobody.
+Who watches is sent what is new since the last time, so a slow viewer sees fewer pictures and delays nobody.
 """
 
 import asyncio
