@@ -77,7 +77,7 @@ class Ledger:
         while self.onsets_s and not now - self.fault_window_s <= self.onsets_s[0] <= now:
             self.onsets_s.popleft()
         grave = [fault.message for fault in self.present if fault.severity is Severity.LATCH]
-        if len(self.onsets_s) >= self.faults_until_human:
+        if held and len(self.onsets_s) >= self.faults_until_human:
             grave += [f"{len(self.onsets_s)} faults within {self.fault_window_s:g} s, the last: {held[-1].message}"]
         return (*self.latch(grave if may_latch else []), *self.news(now))
 
