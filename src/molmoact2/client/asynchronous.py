@@ -136,9 +136,11 @@ class AsyncClient:
     ) -> ActionChunk:
         """The next actions, within `timeout_s` (the client's own by default).
 
-        While the connection is being repaired it is waited for, and so much less remains for the answer. Raises
-        WireError, a ValueError, for an observation or an option that the server would refuse; RefusedError and its kinds
-        WrongQuestionError and LateError; ConnectionLostError. The timing of the answer has the server's stages and "round_trip".
+        While the connection is being repaired it is waited for, and so much less remains for the answer. The timing
+        has the server's stages, and "round_trip". The observation must not change until the call returns.
+
+        Raises WireError, a ValueError, for what the server would refuse, without sending it; RefusedError, or its kinds
+        WrongQuestionError and LateError; ConnectionLostError, after which the same may be asked again.
         """
         self.start()
         loop = asyncio.get_running_loop()

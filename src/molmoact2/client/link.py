@@ -68,12 +68,17 @@ class Backoff:
     jitter: float = 0.5
     """Share of a delay that is left to chance."""
 
+    def __post_init__(self) -> None:
+        if min(self.first_s, self.longest_s) <= 0 or self.factor < 1 or not 0 <= self.jitter <= 1:
+            raise ValueError(f"A back-off has times above 0, a factor from 1 on and a jitter in [0, 1], got {self}.")
+
     def delays(self) -> Iterator[float]:
         """Seconds before each try."""
         delay = self.first_s
         while True:
+            delay = min(delay, self.longest_s)
             yield delay * (1 - self.jitter * random.random())
-            delay = min(delay * self.factor, self.longest_s)
+            delay *= self.factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +89,7 @@ class Link:
     welcome: Welcome
 
     async def send(self, data: bytes, timeout_s: float) -> None:
-        """Send a message; ConnectionLostError where the connection is broken, or the server does not read for so long."""
+        """Send a message; ConnectionLostError where the connection broke, or the server does not read for so long."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self.socket.send(data)
@@ -115,7 +120,7 @@ async def receive(socket: ClientConnection) -> FromServer:
 
 
 async def open_link(address: Address, session: str | None, timeout_s: float) -> Link:
-    """Connect and shake hands; raises one of BROKEN where that fails, RefusedError where the server does not want us."""
+    """Connect and shake hands; one of BROKEN where that fails, RefusedError where the server does not want us."""
     headers = {} if address.token is None else {"Authorization": f"Bearer {address.token}"}
     async with asyncio.timeout(timeout_s):
         try:
