@@ -279,6 +279,7 @@ class Engine:
                 chunk=None if refusal else chunk,
                 refusal=refusal,
                 batch=number if computed.were_together else next(self._batches),
+                together=len(batch) if computed.were_together else 1,
                 began_s=begun_s,
                 done_s=done_s,
             )
@@ -308,6 +309,7 @@ class Engine:
         chunk: ActionChunk | None = None,
         refusal: tuple[Code, str] | None = None,
         batch: int = NOT_COMPUTED,
+        together: int = 1,
         began_s: float | None = None,
         done_s: float | None = None,
     ) -> Exchange:
@@ -329,6 +331,8 @@ class Engine:
             inference_s=0.0 if done_s is None else done_s - began_s,
             total_s=now_s - waiting.arrived_s,
             observed_at=waiting.observed_at,
+            remembers=waiting.session.remembers,
+            together=together,
         )
 
     def _reply(self, waiting: Waiting, exchange: Exchange) -> None:

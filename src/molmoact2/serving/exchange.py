@@ -39,7 +39,7 @@ class Exchange:
     """None where it was refused."""
     refusal: tuple[Code, str] | None
     batch: int
-    """Exchanges of the same batch were computed together, in the order of their numbers."""
+    """Exchanges of the same batch were computed together, in the order of their numbers; -1 was not computed."""
     episode: int
     """Counts the resets of its session."""
     arrived_at: float
@@ -52,6 +52,8 @@ class Exchange:
     """`Ask.observed_at`: when it was observed, on the clock of its robot; None where the dialect does not say."""
     remembers: bool = True
     """Whether its session remembers from question to question; where not, every question stands for itself."""
+    together: int = 1
+    """How many exchanges its batch has."""
 
 
 class Watcher(Protocol):

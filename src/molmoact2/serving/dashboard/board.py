@@ -5,7 +5,7 @@ Nothing is drawn or encoded here: images are kept as they came, and only the new
 
 import itertools
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -48,7 +48,8 @@ class Planned(Shown):
     total_s: float
     queue_s: float
     inference_s: float
-    batch: int
+    together: int
+    """Questions that were computed together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +126,6 @@ class Board:
         """Counts what was told."""
         self.is_open = True
         self.errors: deque[Trouble] = deque(maxlen=NUM_ERRORS)
-        self.batch_sizes: OrderedDict[int, int] = OrderedDict()
-        """Batch -> exchanges that were computed in it, of the newest batches."""
         self._sessions: dict[str, History] = {}
         self._versions = itertools.count(1)
 
@@ -161,18 +160,12 @@ class Board:
                 total_s=exchange.total_s,
                 queue_s=exchange.queue_s,
                 inference_s=exchange.inference_s,
-                batch=exchange.batch,
+                together=exchange.together,
             )
         )
-        self._count(exchange.batch)
         images, thought = question.observation.images, None if chunk is None else chunk.depth
         if isinstance(images, Mapping):
             history.view = View(version=self.version, images=images, thought=thought)
-
-    def _count(self, batch: int) -> None:
-        self.batch_sizes[batch] = self.batch_sizes.pop(batch, 0) + 1
-        while len(self.batch_sizes) > NUM_SESSIONS * NUM_PLANS:
-            self.batch_sizes.popitem(last=False)
 
     def moved(self, session: str, telemetry: Telemetry, /) -> None:
         """A robot said what it did."""

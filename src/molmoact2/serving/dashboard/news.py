@@ -47,7 +47,7 @@ def news(board: Board, operator: Operator, history: History | None, since: int) 
         "robot": robot_line(board.robots.get(history.embodiment)),
         "mode": history.mode,
         "notes": [{"at": one.at, "text": one.text} for one in after(history.notes, since)],
-        "plans": [plan_line(board, one) for one in after(history.plans, since)],
+        "plans": [plan_line(one) for one in after(history.plans, since)],
         "motion": {
             "times": [time for one in motions for time in one.times.tolist()],
             "executed": [row for one in motions for row in rows(one.executed)],
@@ -94,7 +94,7 @@ def robot_line(card: RobotCard | None) -> dict[str, Any] | None:
     }
 
 
-def plan_line(board: Board, plan: Planned) -> dict[str, Any]:
+def plan_line(plan: Planned) -> dict[str, Any]:
     """An exchange: the plan and how long it took."""
     return {
         "number": plan.number,
@@ -105,7 +105,7 @@ def plan_line(board: Board, plan: Planned) -> dict[str, Any]:
         "total": plan.total_s,
         "queue": plan.queue_s,
         "inference": plan.inference_s,
-        "together": board.batch_sizes.get(plan.batch, 1),
+        "together": plan.together,
     }
 
 

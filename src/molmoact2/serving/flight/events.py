@@ -69,8 +69,6 @@ class Gap:
     last: int | None
     sessions: tuple[str, ...]
     """Of the exchanges that are missing."""
-    batches: tuple[int, ...]
-    """Of the exchanges that are missing and were computed."""
 
 
 Event: TypeAlias = Exchange | Moved | Failed | Ended | Gap
@@ -89,7 +87,6 @@ def gap_of(event: Event, reason: str) -> Gap:
         first=event.number if is_exchange else None,
         last=event.number if is_exchange else None,
         sessions=(event.session,) if is_exchange else (),
-        batches=(event.batch,) if is_exchange and event.batch >= 0 else (),
     )
 
 
@@ -106,5 +103,4 @@ def merged(gap: Gap | None, later: Gap | None) -> Gap | None:
         first=min(numbers, default=None),
         last=max(numbers, default=None),
         sessions=tuple(sorted({*gap.sessions, *later.sessions})),
-        batches=tuple(sorted({*gap.batches, *later.batches})),
     )

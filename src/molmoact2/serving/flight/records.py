@@ -154,6 +154,7 @@ READ_EXCHANGE = fields_reader(
     total_s=read_number,
     observed_at=optional_reader(read_number),
     remembers=read_truth,
+    together=read_count,
 )
 """An `Exchange` whose images are offsets."""
 READERS: Mapping[str, Reader] = MappingProxyType(

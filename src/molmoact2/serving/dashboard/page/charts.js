@@ -1,7 +1,9 @@
 // Small charts on canvases: every joint over time, and how long answers took. Colours come from the style sheet.
-const PAST_S = 8;
+const PAST_S = 6;
 const LEAST_FUTURE_S = 0.6;
 const ROOM = 0.1;
+const LEAST_BARS = 40;
+const MOST_BARS = 150;
 const LEAST_SPAN = { deg: 6, rad: 0.1, m: 0.03, fraction: 0.2, percent: 10 };
 const SIGNS = { deg: "°", rad: " rad", m: " m", percent: " %" };
 
@@ -127,7 +129,7 @@ export class Joints {
     stroke(pen, [[x, 0], [x, height]], { ink: colour("soft"), width: 1, alpha: 0.5 });
     pen.lineJoin = "round";
     const accent = colour("accent");
-    for (const line of stairs.slice(0, -1)) stroke(pen, line.map(place), { ink: accent, width: 1, alpha: 0.28 });
+    for (const line of stairs.slice(0, -1)) stroke(pen, line.map(place), { ink: accent, width: 1, alpha: 0.34 });
     stroke(pen, measured.map(place), { ink: colour("soft"), width: 1.5, dash: [2, 3] });
     stroke(pen, executed.map(place), { ink: colour("ink"), width: 1.4 });
     if (stairs.length) stroke(pen, stairs.at(-1).map(place), { ink: accent, width: 2.4 });
@@ -140,8 +142,12 @@ export class Joints {
   scale(pen, [low, high], unit, height) {
     pen.font = "10px ui-sans-serif, system-ui, sans-serif";
     pen.fillStyle = colour("soft");
-    pen.fillText(number(high, unit), 5, 12);
-    pen.fillText(number(low, unit), 5, height - 5);
+    pen.strokeStyle = colour("sunken");
+    pen.lineWidth = 4;
+    for (const [value, y] of [[high, 13], [low, height - 6]]) {
+      pen.strokeText(number(value, unit), 6, y);
+      pen.fillText(number(value, unit), 6, y);
+    }
   }
 }
 
@@ -157,13 +163,13 @@ export class Tempo {
 
   add(plans) {
     this.answers.push(...plans.filter((plan) => plan.actions));
-    this.answers = this.answers.slice(-150);
+    this.answers = this.answers.slice(-MOST_BARS);
   }
 
   draw() {
     const { pen, width, height } = fresh(this.canvas);
     if (!this.answers.length || !width) return;
-    const totals = this.answers.map((answer) => answer.total), step = width / 150;
+    const totals = this.answers.map((answer) => answer.total), step = width / Math.max(LEAST_BARS, this.answers.length);
     const most = Math.max(...totals) * 1.1;
     const ordered = [...totals].sort((a, b) => a - b);
     const share = (part) => 1000 * ordered[Math.min(ordered.length - 1, Math.floor(part * ordered.length))];

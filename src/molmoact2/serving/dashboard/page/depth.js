@@ -1,5 +1,5 @@
 // The depth map that a policy thought of: its picture where the checkpoint can draw one, else its codes in colours.
-import { colour, fresh } from "./charts.js";
+import { fresh } from "./charts.js";
 
 const GOLDEN_ANGLE = 137.508;
 
@@ -25,21 +25,26 @@ export class Depth {
   draw() {
     if (!this.thought) return;
     const { pen, width, height } = fresh(this.canvas), { codes, changed, jpeg } = this.thought;
-    const side = Math.round(Math.sqrt(codes.length)), [w, h] = [width / side, height / side];
-    const cell = (i) => [(i % side) * w, Math.floor(i / side) * h];
-    if (jpeg && this.picture.complete) pen.drawImage(this.picture, 0, 0, width, height);
+    const side = Math.round(Math.sqrt(codes.length)), size = Math.min(width, height), cell = size / side;
+    pen.translate((width - size) / 2, (height - size) / 2);
+    pen.beginPath();
+    pen.roundRect(0, 0, size, size, 8);
+    pen.clip();
+    const corner = (i) => [(i % side) * cell, Math.floor(i / side) * cell];
+    if (jpeg && this.picture.complete) pen.drawImage(this.picture, 0, 0, size, size);
     if (!jpeg) {
       codes.forEach((code, i) => {
-        const [x, y] = cell(i);
         pen.fillStyle = `hsl(${(code * GOLDEN_ANGLE) % 360} 38% 58%)`;
-        pen.fillRect(x, y, Math.ceil(w), Math.ceil(h));
+        pen.fillRect(...corner(i), Math.ceil(cell), Math.ceil(cell));
       });
     }
-    pen.strokeStyle = colour("accent");
-    pen.lineWidth = 2;
-    changed.forEach((is, i) => {
-      const [x, y] = cell(i);
-      if (is) pen.strokeRect(x + 1.5, y + 1.5, w - 3, h - 3);
-    });
+    for (const [ink, width] of [["#000a", 4], ["#fff", 1.6]]) {
+      pen.strokeStyle = ink;
+      pen.lineWidth = width;
+      changed.forEach((is, i) => {
+        const [x, y] = corner(i);
+        if (is) pen.strokeRect(x + 2.5, y + 2.5, cell - 5, cell - 5);
+      });
+    }
   }
 }
