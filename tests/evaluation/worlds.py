@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from molmoact2.envs.labels import THINGS
 from molmoact2.evaluation.policies import PolicySource
 from molmoact2.types import ActionChunk, Environment, Observation, Outcome
 
@@ -34,6 +35,7 @@ class LineWorld:
     tasks = ("left", "right")
     max_steps = 30
     cameras = ("front", "wrist")
+    things = THINGS
     image_size = (16, 16)
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 """Where things truly are, as flat arrays; a learner may be asked to point at them.
 
-The things come in a fixed order, `THINGS`. One that is not in the scene has zeros, and False in the mask beside it.
+The things come in the environment's own fixed order. One that is not in the scene has zeros, and False in the mask
+beside it.
 
     label.points           float32 [things * 3]             metres in the robot's base frame
     label.points_present   bool [things]                    whether the thing is in the scene
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from molmoact2.registry import unknown
 from molmoact2.types import Environment
 
-THINGS = ("red cube", "green cube", "blue cube", "plate", "gripper")
+GRIPPER = "gripper"
+THINGS = ("red cube", "green cube", "blue cube", "plate", GRIPPER)
+"""Those of the SO-101's table."""
 
 POINTS, POINTS_PRESENT = "label.points", "label.points_present"
 PIXELS, PIXELS_INSIDE = "label.pixels", "label.pixels_inside"
@@ -47,7 +50,7 @@ class ScenePointLike(Protocol):
 
     @property
     def name(self) -> str:
-        """One of `THINGS`."""
+        """One of the environment's things."""
         ...
 
     @property
@@ -65,6 +68,8 @@ class LabelledEnvironment(Environment, Protocol):
     """An environment that says where things truly are."""
 
     cameras: tuple[str, ...]
+    things: tuple[str, ...]
+    """Names of all that may be in a scene, in the order of the columns."""
     image_size: tuple[int, int]
     """(height, width) of the observed images."""
 
@@ -76,13 +81,13 @@ class LabelledEnvironment(Environment, Protocol):
 def label_row(environment: LabelledEnvironment) -> dict[str, NDArray]:
     """The columns' values at this moment, each flat, in the order of the module's table."""
     things = {point.name: point for point in environment.scene_points()}
-    if strangers := things.keys() - set(THINGS):
-        raise unknown("thing in the scene", min(strangers), THINGS)
+    if strangers := things.keys() - set(environment.things):
+        raise unknown("thing in the scene", min(strangers), environment.things)
     height, width = environment.image_size
-    points = np.zeros((len(THINGS), 3), np.float32)
-    pixels = np.zeros((len(environment.cameras), len(THINGS), 2), np.float32)
+    points = np.zeros((len(environment.things), 3), np.float32)
+    pixels = np.zeros((len(environment.cameras), len(environment.things), 2), np.float32)
     inside = np.zeros(pixels.shape[:2], np.bool_)
-    for index, name in enumerate(THINGS):
+    for index, name in enumerate(environment.things):
         if name not in things:
             continue
         points[index] = things[name].position_m
@@ -93,7 +98,7 @@ def label_row(environment: LabelledEnvironment) -> dict[str, NDArray]:
                 pixels[view, index] = pixel.u / width, pixel.v / height
     return {
         POINTS: points.ravel(),
-        POINTS_PRESENT: np.array([name in things for name in THINGS]),
+        POINTS_PRESENT: np.array([name in things for name in environment.things]),
         PIXELS: pixels.ravel(),
         PIXELS_INSIDE: inside.ravel(),
     }

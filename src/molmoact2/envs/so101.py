@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from molmoact2.embodiments import SO101_TABLETOP
 from molmoact2.envs import so101_tasks
 from molmoact2.envs.headless import mujoco
+from molmoact2.envs.labels import THINGS
 from molmoact2.envs.so101_kinematics import Kinematics
 from molmoact2.envs.so101_labels import ScenePoint, project
 from molmoact2.envs.so101_layout import TASKS, Layout, apply_layout
@@ -49,6 +50,7 @@ class So101Env:
     embodiment = SO101_TABLETOP.tag
     control_hz = CONTROL_HZ
     tasks: tuple[str, ...] = TASKS
+    things: tuple[str, ...] = THINGS
 
     def __init__(
         self,

@@ -147,7 +147,7 @@ def dataset_schema(environment: LabelledEnvironment) -> DatasetSchema:
     return DatasetSchema.for_embodiment(
         EMBODIMENTS[environment.embodiment],
         image_size=environment.image_size,
-        extras=label_columns(environment.cameras),
+        extras=label_columns(environment.cameras, environment.things),
     )
 
 

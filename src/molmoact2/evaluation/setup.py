@@ -24,8 +24,8 @@ def open_environment(name: str, variations: Variations = NOMINAL) -> FilmedEnvir
 
 
 def open_labelled_environment(name: str, *, image_size: tuple[int, int]) -> LabelledEnvironment:
-    """Make the environment called `name` with images of `image_size` (height, width)."""
-    return cast(LabelledEnvironment, envs.make(name, image_size=image_size))
+    """Make the environment called `name` with scenes for demonstrations and images of `image_size` (height, width)."""
+    return cast(LabelledEnvironment, envs.make_for_recording(name, image_size=image_size))
 
 
 def choose_tasks(environment: Environment, tasks: Sequence[str]) -> tuple[str, ...]:
@@ -70,6 +70,7 @@ def make_benchmark(
         "mode": f"{choice.mode}, guided" if choice.guided else choice.mode,
         "dtype": choice.dtype,
         "molmoact2": importlib.metadata.version("molmoact2"),
+        **envs.protocol_facts(choice.environment),
     }
     environment.close()
     extras = {"variations": variations.active, "think": choice.think, "think_ahead": choice.think_ahead}
