@@ -1,6 +1,7 @@
 """A server that does what a test tells it, faults included: a script for every connection it gets."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from http import HTTPStatus
@@ -88,6 +89,12 @@ class Peer:
             message = await self.next(Message)  # type: ignore[type-var]
             if isinstance(message, Ask):
                 await self.answer(message)
+
+
+def wait_until(is_so: Callable[[], object]) -> None:
+    """Wait for what another thread does; a test that waits in vain fails by its own time limit."""
+    while not is_so():
+        time.sleep(0.002)
 
 
 Script = Callable[[Peer], Awaitable[None]]

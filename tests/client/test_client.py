@@ -5,8 +5,7 @@ import shutil
 import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from fake_server import CARD, OBSERVATION, WELCOME, FakeServer, Peer, Script, good
+from fake_server import CARD, OBSERVATION, WELCOME, FakeServer, Peer, Script, good, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,8 +25,9 @@ from molmoact2.client import (
     LateError,
     RefusedError,
 )
+from molmoact2.types import Committed
 from molmoact2.wire.limits import Code, Limits, WireError
-from molmoact2.wire.messages import Ask, Committed, Control, Hello, Refusal, Reset, Telemetry, Thought
+from molmoact2.wire.messages import Ask, Control, Hello, Refusal, Reset, Telemetry, Thought
 
 QUICK = Backoff(first_s=0.01, longest_s=0.05)
 MOVED = Telemetry(
@@ -47,12 +47,6 @@ def client_of(server: FakeServer, **options: object) -> Client:
 def server() -> Iterator[FakeServer]:
     with FakeServer(good) as server:
         yield server
-
-
-def wait_until(is_so: Callable[[], object]) -> None:
-    """Wait for what another thread does; a test that waits in vain fails by its own time limit."""
-    while not is_so():
-        time.sleep(0.002)
 
 
 def test_handshake(server: FakeServer):
@@ -430,18 +424,36 @@ def test_wishes_of_the_operator_are_collected():
         assert client.wishes() == []
 
 
-def test_reports_are_sent_or_counted(server: FakeServer):
+def test_reports_are_sent(server: FakeServer):
     with client_of(server) as client:
         assert client.welcome
         client.report(MOVED)
         client.act(OBSERVATION)
-        with pytest.raises(WireError, match="executed"):
-            client.report(replace(MOVED, executed=np.full((2, 6), np.nan, np.float32)))
         assert client.num_unsent == 0
     assert [type(message) for message in server.received] == [Hello, Telemetry, Ask]
-    with Client(server.url) as alone:
+
+
+def test_reports_that_cannot_be_sent_are_counted(server: FakeServer):
+    with Client(server.url + "1") as alone:
         alone.report(MOVED)
-        assert alone.num_unsent == 1
+        wait_until(lambda: alone.num_unsent == 1)
+    with pytest.raises(ConnectionLostError, match="closed"):
+        alone.report(MOVED)
+
+
+def test_reports_that_the_server_would_refuse_are_not_sent():
+    async def script(peer: Peer) -> None:
+        await peer.greet(limits=Limits(num_values=11))
+        await peer.serve_on()
+
+    with FakeServer(script) as server, client_of(server) as client:
+        assert client.welcome
+        with pytest.raises(WireError, match="executed"):
+            client.report(replace(MOVED, executed=np.full((2, 6), np.nan, np.float32)))
+        with pytest.raises(WireError, match="11 numbers"):
+            client.report(MOVED)
+        client.act(OBSERVATION)
+    assert [type(message) for message in server.received] == [Hello, Ask]
 
 
 def test_a_server_that_does_not_read_harms_nobody():

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
 from hypothesis.strategies import SearchStrategy
 
-from molmoact2.types import Observation
+from molmoact2.types import Committed, Observation
 from molmoact2.wire.limits import Code, Limits
 from molmoact2.wire.messages import (
     Answer,
     Ask,
-    Committed,
     Control,
     Hello,
     Message,

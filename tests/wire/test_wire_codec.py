@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from message_cases import MESSAGES, messages, same
 
-from molmoact2.types import Observation
+from molmoact2.types import Committed, Observation
 from molmoact2.wire.codec import ARRAY, IMAGE, KINDS, decode, encode
 from molmoact2.wire.images import encode_jpeg
 from molmoact2.wire.limits import Limits, WireError
-from molmoact2.wire.messages import Answer, Ask, Committed, Control, Hello, Message, Refusal, Reset, Telemetry, Thought
+from molmoact2.wire.messages import Answer, Ask, Control, Hello, Message, Refusal, Reset, Telemetry, Thought
 
 LIMITS = Limits()
 GRADIENT = np.fromfunction(lambda y, x, c: 2 * y + x + 20 * c, (40, 60, 3)).astype(np.uint8)

@@ -17,7 +17,7 @@ from molmoact2.client.errors import ConnectionLostError, RefusedError, refused
 from molmoact2.client.link import BROKEN, Address, Backoff, Link, open_link
 from molmoact2.client.questions import AskOptions, chunk_of, question, robot_card
 from molmoact2.types import ActionChunk, Observation
-from molmoact2.wire.codec import encode
+from molmoact2.wire.codec import decode, encode
 from molmoact2.wire.limits import Code, WireError
 from molmoact2.wire.messages import Answer, Ask, Control, FromServer, Refusal, Reset, RobotCard, Telemetry, Welcome
 
@@ -172,13 +172,24 @@ class AsyncClient:
         """Tell the server what the robot did; does not wait until it is sent.
 
         Without a connection, or while the report before is still being sent, it is left out and counted in
-        `num_unsent`. Raises WireError for numbers that are not finite or that do not fit together.
+        `num_unsent`. Raises WireError where the server would refuse it.
         """
-        data, before = encode(telemetry), self._reporting
-        if self._link is None or (before is not None and not before.done()):
+        self.post(self.packed(telemetry))
+
+    def packed(self, telemetry: Telemetry) -> bytes:
+        """A report as it is sent; WireError where the server would refuse it. Any thread may call this."""
+        data = encode(telemetry)
+        if self._welcome is not None:
+            decode(data, self._welcome.limits)
+        return data
+
+    def post(self, report: bytes) -> None:
+        """Send a packed report, within the event loop, or count it as unsent; returns at once."""
+        is_sending = self._reporting is not None and not self._reporting.done()
+        if self._link is None or is_sending:
             self.num_unsent += 1
-            return
-        self._reporting = asyncio.create_task(self._report(self._link, data))
+        else:
+            self._reporting = asyncio.create_task(self._report(self._link, report))
 
     def wishes(self) -> list[Control]:
         """What an operator wished since the last call, oldest first; the newest 256 are kept."""

@@ -18,7 +18,7 @@ from molmoact2.wire.messages import PROTOCOL_VERSION, FromServer, Hello, Refusal
 
 CLIENT = "molmoact2.client"
 PATH = "/v1"
-LIMITS = Limits()
+LIMITS = Limits(num_text=2**15)
 """Of what a server may send us."""
 PING_S = 5.0
 """A server that does not answer a ping for this long is gone."""

@@ -11,8 +11,7 @@ from molmoact2.client.questions import AskOptions
 from molmoact2.client.synchronous import Client
 from molmoact2.control.plan import Plan, PlanRequest, Trouble
 from molmoact2.control.robot import Clock
-from molmoact2.types import ActionChunk
-from molmoact2.wire.messages import Committed
+from molmoact2.types import ActionChunk, Committed
 
 
 @dataclass(frozen=True, kw_only=True)

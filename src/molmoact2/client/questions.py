@@ -7,9 +7,9 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from molmoact2.registry import unknown
-from molmoact2.types import ActionChunk, DepthReasoning, Image, Observation
+from molmoact2.types import ActionChunk, Committed, DepthReasoning, Image, Observation
 from molmoact2.wire.limits import Limits, WireError
-from molmoact2.wire.messages import Answer, Ask, Committed, RobotCard, Welcome
+from molmoact2.wire.messages import Answer, Ask, RobotCard, Welcome
 from molmoact2.wire.observation import checked_observation
 
 

@@ -97,8 +97,11 @@ class Client:
         self._wait(self._client.reset(seed))
 
     def report(self, telemetry: Telemetry) -> None:
-        """Tell the server what the robot did; does not wait until it is sent, see `AsyncClient.report`."""
-        self._wait(self._client.report(telemetry))
+        """Tell the server what the robot did; returns at once, see `AsyncClient.report`."""
+        report = self._client.packed(telemetry)
+        if self._loop.is_closed():
+            raise ConnectionLostError("This client was closed.")
+        self._loop.call_soon_threadsafe(self._client.post, report)
 
     def wishes(self) -> list[Control]:
         """What an operator wished since the last call, oldest first."""

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from molmoact2.types import Committed
 from molmoact2.wire.limits import Limits
-from molmoact2.wire.messages import Answer, Ask, Committed, Refusal, Telemetry, Thought
+from molmoact2.wire.messages import Answer, Ask, Refusal, Telemetry, Thought
 
 Rule: TypeAlias = tuple[Callable[[Any, Limits], bool], str, str]
 """(whether a message keeps it, the field it is about, what is allowed there)"""
