@@ -81,19 +81,16 @@ def place_of_joints(case: Case) -> Iterable[Finding]:
         return
     seen = "; ".join(describe(case, int(index)) for index in outside)
     found = explanations(case, bounds)
-    if known is not None and inside(states, known).all():
-        yield warning("joint ranges", seen, "the demonstrations were rarely here", MOVE_ON)
-    elif not found:
-        why = "the demonstrations never were here, and no known mistake of units, calibration, sign or zero explains it"
-        yield warning("joint ranges", seen, why + hint_of_units(case), MOVE_ON)
-    else:
-        mend = "; ".join(change.words for change in found[0].changes)
+    mend = "; ".join(change.words for change in found[0].changes) if found else ""
+    is_known = known is not None and bool(inside(states, known).all())
+    if found and not is_known and (len(outside) > 1 or case.arm_moved):
         others = f" ({len(found) - 1} other readings of the same numbers fit too)" if len(found) > 1 else ""
-        if len(outside) == 1 and not case.arm_moved:
-            why = f"the joint may simply stand elsewhere, or one mistake explains it{others}"
-            yield warning("joint ranges", seen, why, f"{MOVE_ON}; if it stays: {mend}")
-        else:
-            yield problem("joint ranges", seen, f"one explanation mends every joint{others}", mend)
+        yield problem("joint ranges", seen, f"one explanation mends every joint{others}", mend)
+    else:
+        rarely = "the demonstrations were rarely here" if is_known else "the demonstrations never were here"
+        doubt = ", or one mistake explains it" if found else f"; no known mistake explains it{hint_of_units(case)}"
+        advice = f"{MOVE_ON}; if it stays: {mend}" if found else MOVE_ON
+        yield warning("joint ranges", seen, f"{rarely}{doubt}", advice)
 
 
 def describe(case: Case, index: int) -> str:
