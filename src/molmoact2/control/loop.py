@@ -92,13 +92,12 @@ class ControlLoop:
     def _go(self, is_over: Callable[[], str | None]) -> str:
         """Tick until it is over; returns why."""
         clock, rate_hz = self.robot.clock, self.robot.command_hz
-        due_s, is_late = clock.now(), False
+        began_s, turns, is_late = clock.now(), 0, False
         while (reason := is_over()) is None:
             self._tick(is_late)
-            periods = max(1, ceil((clock.now() - due_s) * rate_hz - ALMOST))
-            is_late = periods > 1
-            due_s += periods / rate_hz
-            clock.sleep_until(due_s)
+            due = max(turns + 1, ceil((clock.now() - began_s) * rate_hz - ALMOST))
+            turns, is_late = due, due > turns + 1
+            clock.sleep_until(began_s + turns / rate_hz)
         return reason
 
     def _is_at_rest(self, give_up_s: float) -> bool:

@@ -11,6 +11,9 @@ from molmoact2.control.plan import Plan, PlanRequest, Trouble
 from molmoact2.control.robot import Clock
 from molmoact2.types import ActionChunk, NoActionError, Policy
 
+ALMOST_S = 1e-6
+"""Two moments this near are the same: clocks add up periods that are not binary fractions."""
+
 Answer: TypeAlias = Callable[[PlanRequest], ActionChunk]
 """What a policy says to a request; raises what `Policy.act` raises."""
 
@@ -92,7 +95,7 @@ class PunctualPlanner:
 
     def poll(self) -> Sequence[Plan | Trouble]:
         """What is due by now."""
-        if self.pending is None or self.clock.now() < self.due_s:
+        if self.pending is None or self.clock.now() < self.due_s - ALMOST_S:
             return ()
         finished, self.pending = self.pending, None
         return (finished,)
