@@ -98,8 +98,8 @@ SO101_TABLETOP_CHAIN = Chain(
         ),
     ),
     points=(
-        Point(name="fixed fingertip", joint=4, offset_m=(-0.0165, -0.0002, -0.102)),
-        Point(name="moving fingertip", joint=5, offset_m=(-0.0123, -0.0823, 0.0189)),
+        Point(name="fixed fingertip", joint=4, offset_m=(-0.0068, -0.0002, -0.1044)),
+        Point(name="moving fingertip", joint=5, offset_m=(-0.0123, -0.0835, 0.0189)),
         Point(name="wrist", joint=3, offset_m=(0.0, -0.0611, 0.0)),
         Point(name="elbow", joint=2, offset_m=(0.0, 0.0, 0.0)),
     ),

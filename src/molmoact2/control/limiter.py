@@ -64,8 +64,8 @@ class Limiter:
         groups: Sequence[int] | None = None,
         longest_tick_s: float = 0.2,
     ) -> None:
-        # Rounded to what a command can hold, so that a rounded command is still in range.
-        self.lowest, self.highest = (np.asarray(x, dtype=np.float32).astype(np.float64) for x in (lowest, highest))
+        # Rounded inwards to what a command can hold, so that a rounded command is still in range.
+        self.lowest, self.highest = rounded_up(lowest), -rounded_up(np.negative(highest))
         self.speed, self.acceleration = np.asarray(speed, dtype=np.float64), np.asarray(acceleration, dtype=np.float64)
         self.groups = np.asarray(groups if groups is not None else np.zeros(len(self.speed)), dtype=np.intp)
         self.num_groups = int(self.groups.max()) + 1
@@ -137,3 +137,10 @@ class Limiter:
         shares = np.ones(self.num_groups)
         np.minimum.at(shares, self.groups, own)
         return shares[self.groups]
+
+
+def rounded_up(values: ArrayLike) -> Vector:
+    """The smallest numbers of single precision that are not below `values`."""
+    exact = np.asarray(values, dtype=np.float64)
+    near = exact.astype(np.float32)
+    return np.where(near < exact, np.nextafter(near, np.float32(np.inf)), near).astype(np.float64)

@@ -207,7 +207,7 @@ ROBOTS: dict[str, RobotLimits] = {
         tracking_error=15.0,
         travel=5.0,
         groups=(0, 0, 0, 0, 0, 1),
-        workspace=Workspace(chain=SO101_TABLETOP_CHAIN, lowest_m=(-0.15, -0.45, 0.001), highest_m=(0.50, 0.45, 0.55)),
+        workspace=Workspace(chain=SO101_TABLETOP_CHAIN, lowest_m=(-0.15, -0.45, 0.0), highest_m=(0.50, 0.45, 0.55)),
     ),
     # Ranges of the arm's model in the frame of the released checkpoints, which is that of the old calibration. Speed
     # is half of what the STS3215 reaches without load, our choice, as are the currents; it switches off at 70 °C.

@@ -225,8 +225,8 @@ class Guard:
             message = f"The target is not {len(names)} finite numbers: shape {values.shape}, {shown}."
             yield Fault(kind="target", message=message)
             return
-        yield from self.range_faults(values)
-        yield from self.jump_faults(values, state)
+        beyond = list(self.range_faults(values))
+        yield from beyond if must_hold(beyond) else (*beyond, *self.jump_faults(values, state))
 
     def range_faults(self, target: Vector) -> Iterator[Fault]:
         """A target outside the joints' ranges: a little, and the end of the range is meant; or far."""
@@ -315,7 +315,7 @@ class Guard:
         slower = [self.limiter.follow(motion, aim, elapsed_s, pace * share) for share in CAUTIOUS_SHARES]
         options = [*slower, joined(after, braked, self.closing != 0)]
         kept = next((option for option in options if self.fence.allows(motion, option)), braked)
-        return kept, [Fault(kind="workspace", message=self.fence.described(kept.position) + ": the arm is slowed.")]
+        return kept, [Fault(kind="workspace", message=self.fence.described(after) + ": slowed.")]
 
 
 def must_hold(faults: Iterable[Fault]) -> bool:

@@ -29,11 +29,12 @@ class Fence:
         outside = self.outside_m(np.concatenate([before.position[None], self.limiter.stopping_path(after, NUM_POSES)]))
         return bool(outside[1:].max() <= max(0.0, outside[0]))
 
-    def described(self, pose: Vector) -> str:
-        """Which point of the arm is nearest to the border, and where."""
-        points = self.workspace.chain.positions_m(pose[None])[0]
-        outside = np.maximum(self.lowest_m - points, points - self.highest_m).max(axis=1)
-        worst = int(outside.argmax())
-        x, y, z = 1000 * points[worst]
-        name = self.workspace.chain.points[worst].name
-        return f"{name} at x {x:.0f}, y {y:.0f}, z {z:.0f} mm is at the border of the workspace"
+    def described(self, after: Motion) -> str:
+        """Where a motion that is not allowed would end, and with which part of the arm."""
+        path = self.limiter.stopping_path(after, NUM_POSES)
+        points = self.workspace.chain.positions_m(path)
+        outside = np.maximum(self.lowest_m - points, points - self.highest_m).max(axis=2)
+        pose, point = np.unravel_index(outside.argmax(), outside.shape)
+        x, y, z = 1000 * points[pose, point]
+        name = self.workspace.chain.points[point].name
+        return f"The {name} could not stop before x {x:.0f}, y {y:.0f}, z {z:.0f} mm, outside of the workspace"
