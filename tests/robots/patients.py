@@ -74,9 +74,13 @@ def view(name: str, *, number: int, rate_hz: float = 15.0, frames: int = 30, mov
     return collected.view()
 
 
+VIEWS = {"front": view("front", number=1), "wrist": view("wrist", number=2, moving=0.8)}
+"""Of a camera beside the arm, and of one on its wrist."""
+
+
 def views() -> dict[str, View]:
-    """Of a camera beside the arm, and of one on its wrist."""
-    return {"front": view("front", number=1), "wrist": view("wrist", number=2, moving=0.8)}
+    """Those, to be changed."""
+    return dict(VIEWS)
 
 
 def sample_for(card: RobotCard, *, kind: Kind = "live", sweep: float = 0.3, **changes: Any) -> Sample:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Act: TypeAlias = Callable[[Observation], ActionChunk]
 
+PATIENCE_S = 10.0
+"""How long a server is waited for."""
 INSTRUCTION = "pick up the object"
 """Of the trial question; nothing of its answer is executed."""
 
@@ -113,7 +115,7 @@ def served(
     from molmoact2.client import Client, ConnectionLostError, RefusedError
 
     token = None if token_file is None else token_file.read_text(encoding="utf-8").strip()
-    client = stack.enter_context(Client(url, token=token))
+    client = stack.enter_context(Client(url, token=token, timeout_s=PATIENCE_S))
     try:
         welcome, card = client.welcome, client.robot(embodiment)
     except (ConnectionLostError, RefusedError) as error:
