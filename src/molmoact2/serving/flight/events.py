@@ -24,6 +24,8 @@ class PolicyIdentity:
     """Version of torch."""
     molmoact2: str
     """Version of this package."""
+    action_tokenizer: str | None = None
+    """What reads spoken actions, where it is not the checkpoint's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
