@@ -1,4 +1,4 @@
-"""`molmoact2 doctor` from its flags to its exit code: simulated, pretended and recorded robots, policies here and served."""
+"""`molmoact2 doctor` from its flags to its exit code: robots pretended, simulated, recorded; policies here and served."""
 
 import json
 import threading
