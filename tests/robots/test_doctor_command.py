@@ -1,4 +1,4 @@
-"""`molmoact2 doctor` from its flags to its exit code: robots pretended, simulated, recorded; policies here and served."""
+"""`molmoact2 doctor` from its flags to its exit code, with robots pretended, simulated and recorded."""
 
 import json
 import threading
