@@ -1,0 +1,4 @@
+"""Keys of observations."""
+
+OBS_STATE = "observation.state"
+ACTION = "action"
