@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -117,7 +118,7 @@ def live_run(robot: SimulatedSo101, source: PlannerSource, condition: Condition)
         stage=SimulatedStage(robot),
         source=source,
         strategy=make_strategy(condition.execution, **condition.options),
-        guard=Guard(MotionLimits.of(robot.embodiment), mode=Mode.FULL),
+        guard_of_episode=partial(Guard, MotionLimits.of(robot.embodiment), mode=Mode.FULL),
         operator=Operator(),
         keys=str,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -102,8 +103,11 @@ class Run:
             examine(self.robot, robot, source, console, may_move=mode is not Mode.SHADOW)
         stage, scenes = self._scenes(robot)
         watching = Watching(record=self.record, keep_all=self.keep_all, rerun=self.rerun)
-        guard = Guard(MotionLimits.of(robot.embodiment), mode=mode)
-        run = stack.enter_context(watched_run(robot, stage, source, self._strategy(source), guard, watching, console))
+        make_guard = partial(Guard, MotionLimits.of(robot.embodiment), mode=mode)
+        guard_of_episode = cache(make_guard) if is_real else make_guard
+        run = stack.enter_context(
+            watched_run(robot, stage, source, self._strategy(source), guard_of_episode, watching, console)
+        )
         yield from run.episodes(scenes)
 
     def _source(self, robot: "Robot", stack: ExitStack) -> "PlannerSource":

@@ -92,7 +92,8 @@ class LiveRun:
     stage: Stage
     source: PlannerSource
     strategy: Strategy
-    guard: Guard
+    guard_of_episode: Callable[[], Guard]
+    """A robot keeps its guard, who may want a person to look; a new simulated scene is as good as one who did."""
     operator: Operator
     keys: Callable[[], str]
     """What was typed since the last call."""
@@ -121,7 +122,7 @@ class LiveRun:
             self.robot,
             planner,
             Executor(self.strategy, len(embodiment.action_names), embodiment.control_hz),
-            self.guard,
+            self.guard_of_episode(),
             observers=(counts, self.operator, *self.observers),
             wishes=self.wishes,
         )

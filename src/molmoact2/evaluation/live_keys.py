@@ -5,6 +5,8 @@
 Without a terminal nobody presses keys, and everything else works.
 """
 
+import codecs
+import os
 import select
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,8 @@ from molmoact2.wire.messages import Control
 
 HELP = "s success · f failure · space hold/resume · i instruction · q stop"
 ENTER, ESCAPE, ERASE = ("\r", "\n"), "\x1b", ("\x7f", "\b")
+MOST_KEYS = 1024
+"""That are read at once."""
 VERDICTS: dict[str, Literal["success", "failure"]] = {"s": "success", "f": "failure"}
 
 
@@ -90,18 +94,15 @@ class Operator(Silent):
 class Terminal:
     """Keys of a terminal in raw mode; see `open_terminal`."""
 
-    def __init__(self, stream: IO[str] | None) -> None:
-        self.stream = stream
+    def __init__(self, descriptor: int | None) -> None:
+        self.descriptor = descriptor
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
 
     def keys(self) -> str:
         """What was typed since the last call; returns at once."""
-        typed = ""
-        while self.stream is not None and select.select([self.stream], [], [], 0)[0]:
-            letter = self.stream.read(1)
-            if not letter:
-                break
-            typed += letter
-        return typed
+        if self.descriptor is None or not select.select([self.descriptor], [], [], 0)[0]:
+            return ""
+        return self.decoder.decode(os.read(self.descriptor, MOST_KEYS))
 
 
 @contextmanager
@@ -120,8 +121,6 @@ def open_terminal(stream: IO[str] = sys.stdin) -> Iterator[Terminal]:
     before = termios.tcgetattr(descriptor)
     try:
         tty.setcbreak(descriptor)
-        # Unbuffered: what a buffered reader has taken already, `select` does not see.
-        with open(descriptor, encoding="utf-8", buffering=-1, closefd=False) as keys:
-            yield Terminal(keys)
+        yield Terminal(descriptor)
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -1,6 +1,6 @@
 """Everybody who watches a run: a screen, a recording, the Rerun viewer, the server's dashboard."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ def watched_run(
     stage: Stage,
     source: PlannerSource,
     strategy: Strategy,
-    guard: Guard,
+    guard_of_episode: Callable[[], Guard],
     watching: Watching,
     console: Console,
 ) -> Iterator[LiveRun]:
@@ -79,7 +79,7 @@ def watched_run(
             log = stack.enter_context(open_rerun(target, pictures=pictures, numbers=numbers))
             observers.append(RerunObserver(log, robot.embodiment))
         terminal = stack.enter_context(open_terminal())
-        screen = Screen(robot.embodiment, guard.limits.ranges, operator)
+        screen = Screen(robot.embodiment, guard_of_episode().limits.ranges, operator)
         observers.append(screen if console.is_terminal else Printer(console))
         if console.is_terminal:
             stack.enter_context(Live(screen, console=console, refresh_per_second=FRAMES_PER_SECOND, transient=True))
@@ -93,7 +93,7 @@ def watched_run(
             stage=stage,
             source=source,
             strategy=strategy,
-            guard=guard,
+            guard_of_episode=guard_of_episode,
             operator=operator,
             keys=terminal.keys,
             observers=observers,
