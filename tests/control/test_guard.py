@@ -221,6 +221,18 @@ def test_a_camera_that_shows_the_same_image_while_the_arm_moves_needs_a_person()
     assert not rig.tick(rig.pose + 1, frames=frames(IMAGE + 2, rig.now)).is_holding
 
 
+def test_a_camera_that_was_there_is_missed():
+    rig = Rig()
+    rig.tick(rig.pose + 1, frames=frames(IMAGE, rig.now))
+    assert not any(rig.tick(rig.pose + 0.1).is_holding for _ in range(13))
+    rig.tick(rig.pose + 0.1)
+    assert not rig.tick(rig.pose + 0.1, frames=frames(IMAGE + 1, rig.now)).is_holding
+    for _ in range(16):
+        verdict = rig.tick(rig.pose + 0.1)
+    assert verdict.is_holding
+    assert rig.kinds() == {"camera"}
+
+
 @pytest.mark.parametrize("moves", [True, False])
 def test_a_camera_is_fine_while_it_changes_or_the_arm_rests(moves):
     rig = Rig()
@@ -517,6 +529,7 @@ def test_ranges_and_workspace_may_be_given():
         ({"speed_per_s": (0.0,) * 6}, "positive"),
         ({"acceleration_per_s2": (np.nan,) * 6}, "positive"),
         ({"slow_share": 1.5}, "slow_share"),
+        ({"jump": (0.0,) * 6}, "jump"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(change, words):

@@ -162,6 +162,17 @@ def test_it_is_as_fast_as_the_bounds_allow():
     assert 5 / 2 + 2 / 4 - 0.05 <= ticks * dt <= 5 / 2 + 2 / 4 + 6 * dt + math.sqrt(2 * 1e-3 / 4)
 
 
+def test_after_a_long_pause_the_joints_begin_from_rest():
+    limiter = make()
+    motion = Motion.at_rest((-0.9, 0.0, 50.0))
+    for _ in range(8):
+        motion = limiter.follow(motion, (0.9, 0.0, 50.0), 0.05)
+    assert motion.velocity[0] > 1.5
+    assert abs(limiter.brake(motion, 10.0).velocity[0]) == 0.0
+    gentle = limiter.follow(motion, (0.9, 0.0, 50.0), 10.0, 0.01)
+    assert gentle.velocity[0] <= 0.01 * ACCELERATION[0] * limiter.longest_tick_s + ROUNDING
+
+
 def test_from_outside_its_range_a_joint_only_moves_inwards(limiter):
     motion = Motion.at_rest((1.5, 0.0, 50.0))
     for target in ((9.0, 0.0, 50.0),) * 20 + ((0.0, 0.0, 50.0),) * 100:

@@ -114,6 +114,15 @@ class MotionLimits:
         bounds = (*self.speed_per_s, *self.acceleration_per_s2, self.longest_tick_s, self.slow_share)
         if not all(0 < bound < math.inf for bound in bounds) or self.slow_share > 1:
             raise ValueError("Speeds, accelerations and times are positive and finite, and slow_share is at most 1.")
+        margins = (*self.jump, *self.beyond_range, *self.tracking_error, *self.travel)
+        if not all(margin > 0 for margin in margins):
+            raise ValueError(
+                "jump, beyond_range, tracking_error and travel are positive, or infinite to switch them off."
+            )
+
+    def named(self, joint: int, value: float) -> str:
+        """A joint with a value of it, for people."""
+        return f"{self.names[joint]} at {value:.4g} {self.units[joint]}"
 
     @classmethod
     def of(
@@ -201,7 +210,7 @@ ROBOTS: dict[str, RobotLimits] = {
         speed_per_s=(300.0,) * 5,
         acceleration_per_s2=(4000.0,) * 5,
         gripper_speed=4.8,
-        gripper_acceleration=72.0,
+        gripper_acceleration=130.0,
         jump=25.0,
         beyond_range=10.0,
         tracking_error=15.0,

@@ -53,6 +53,11 @@ class Fault:
         return SEVERITIES[self.kind]
 
 
+def must_hold(faults: Iterable[Fault]) -> bool:
+    """Whether one of them keeps the arm from moving."""
+    return any(fault.severity > Severity.NOTE for fault in faults)
+
+
 @dataclass(kw_only=True)
 class Ledger:
     """Counts findings, says each of them once in a while, and remembers those that a person has to look at."""

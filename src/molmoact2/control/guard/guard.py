@@ -10,15 +10,17 @@ It is driven by the time that it is given, so the same inputs always give the sa
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from molmoact2.control.guard.faults import Fault, Ledger, Severity
+from molmoact2.control.guard.faults import Fault, Ledger, Severity, must_hold
+from molmoact2.control.guard.grip import Grip
 from molmoact2.control.guard.senses import Body, Eyes, measured
+from molmoact2.control.guard.targets import Targets
 from molmoact2.control.guard.workspace import Fence
 from molmoact2.control.limiter import Limiter, Motion
 from molmoact2.control.limits import MotionLimits
@@ -102,7 +104,8 @@ class Guard:
         )
         self.closing = np.array(limits.closing)
         self.fence = None if limits.workspace is None else Fence(limits.workspace, self.limiter)
-        self.body, self.eyes = Body(limits), Eyes(limits)
+        self.body, self.eyes, self.grip = Body(limits), Eyes(limits), Grip(limits)
+        self.targets = Targets(limits, self.limiter)
         self.ledger = Ledger(
             faults_until_human=limits.faults_until_human,
             fault_window_s=limits.fault_window_s,
@@ -115,9 +118,7 @@ class Guard:
         """None while it holds."""
         self.relief: Vector | None = None
         """Where to hold after the arm pushed against something."""
-        self.gripping_s = np.zeros(len(limits.names))
         self.last_now = -math.inf
-        self.last_target_s = -math.inf
         self.num_findings: Counter[str] = Counter()
 
     def admit(
@@ -134,7 +135,7 @@ class Guard:
             target: [action_dim] where the plan wants the arm; None where nothing is planned.
             reading: the joints; None where they could not be read.
             now: seconds, on the clock of the reading and the frames.
-            frames: newest image of each camera; those that are not given are not watched.
+            frames: newest image of each camera; one that was given once is expected to go on.
         """
         elapsed_s = now - self.last_now
         self.last_now = now if math.isfinite(now) else self.last_now
@@ -146,7 +147,7 @@ class Guard:
             *self.eyes.check(frames, state, now),
         ]
         if self.mode is not Mode.HOLD and self.ledger.latched is None and not must_hold(faults):
-            faults += self.target_faults(target, state, now)
+            faults += self.targets.check(target, self.last_target, state, now)
         is_holding = target is None or self.mode is Mode.HOLD or self.ledger.latched is not None or must_hold(faults)
         if self.motion is None:
             self.motion = None if state is None else Motion.at_rest(state)
@@ -208,54 +209,6 @@ class Guard:
             num_findings=dict(self.num_findings),
         )
 
-    # What is wrong with a target
-
-    def target_faults(self, target: NDArray[np.floating] | None, state: Vector | None, now: float) -> Iterator[Fault]:
-        """Findings about the target alone."""
-        if target is None:
-            waited_s = now - self.last_target_s
-            if self.limits.no_target_s <= waited_s < math.inf:
-                yield Fault(kind="no target", message=f"Nothing has been planned for {waited_s:.1f} s: the arm holds.")
-            return
-        self.last_target_s = now
-        values = np.asarray(target, dtype=np.float64)
-        names = self.limits.names
-        if values.shape != (len(names),) or not np.isfinite(values).all():
-            shown = np.array2string(values, precision=2, threshold=8)
-            message = f"The target is not {len(names)} finite numbers: shape {values.shape}, {shown}."
-            yield Fault(kind="target", message=message)
-            return
-        beyond = list(self.range_faults(values))
-        yield from beyond if must_hold(beyond) else (*beyond, *self.jump_faults(values, state))
-
-    def range_faults(self, target: Vector) -> Iterator[Fault]:
-        """A target outside the joints' ranges: a little, and the end of the range is meant; or far."""
-        beyond = np.maximum(self.limiter.lowest - target, target - self.limiter.highest)
-        excess = beyond / np.array(self.limits.beyond_range)
-        worst = int(excess.argmax())
-        if beyond[worst] > 0:
-            low, high = self.limits.ranges[worst]
-            message = (
-                f"{self.body.named(worst, target[worst])} is {beyond[worst]:.3g} beyond its range {low:g} to {high:g}"
-            )
-            meaning = ": refused." if excess[worst] > 1 else ": the arm goes to the end of the range."
-            yield Fault(kind="target" if excess[worst] > 1 else "range", message=message + meaning)
-
-    def jump_faults(self, target: Vector, state: Vector | None) -> Iterator[Fault]:
-        """A target far from the last one, and from where the arm is."""
-        known = [pose for pose in (self.last_target, state) if pose is not None]
-        if not known:
-            return
-        jump = np.min([np.abs(target - pose) for pose in known], axis=0)
-        largest = np.array(self.limits.jump)
-        worst = int((jump / largest).argmax())
-        if jump[worst] > largest[worst]:
-            message = (
-                f"A target of {self.body.named(worst, target[worst])} is a jump of {jump[worst]:.3g}, allowed "
-                f"{largest[worst]:.3g}: refused."
-            )
-            yield Fault(kind="jump", message=message)
-
     # How the commanded pose changes
 
     def held(self, motion: Motion, state: Vector | None, elapsed_s: float, kinds: set[str]) -> Motion:
@@ -280,30 +233,17 @@ class Guard:
     ) -> tuple[Motion, list[Fault]]:
         """One tick towards a target that was not refused, and what had to be changed about it."""
         aim = np.clip(np.asarray(target, dtype=np.float64), self.limiter.lowest, self.limiter.highest)
-        aim, notes = self.without_squeezing(motion, aim, reading, elapsed_s)
+        aim, notes = self.grip.eased(motion.position, aim, reading, elapsed_s)
         after, more = self.inside(motion, aim, elapsed_s)
         behind = np.abs(aim - after.position) / (self.limiter.speed * self.limits.period_s)
         worst = int(behind.argmax())
         if behind[worst] > WORTH_MENTIONING and not more:
             message = (
-                f"The command of {self.body.named(worst, after.position[worst])} is kept behind the target of "
+                f"The command of {self.limits.named(worst, after.position[worst])} is kept behind the target of "
                 f"{aim[worst]:.4g} by the limits of speed and acceleration."
             )
             more = [Fault(kind="limited", message=message)]
         return after, [*notes, *more]
-
-    def without_squeezing(
-        self, motion: Motion, aim: Vector, reading: Reading | None, elapsed_s: float
-    ) -> tuple[Vector, list[Fault]]:
-        """The target, with grippers that hold something told not to close further."""
-        effort = 0.0 if reading is None or reading.effort is None else np.abs(reading.effort)
-        current_a = 0.0 if reading is None or reading.current_a is None else np.abs(reading.current_a)
-        is_loaded = (effort >= self.limits.gripper_effort) | (current_a >= self.limits.gripper_current_a)
-        self.gripping_s = np.where(is_loaded, self.gripping_s + elapsed_s, 0.0)
-        is_squeezing = (self.gripping_s > self.limits.grip_s) & (self.closing * (aim - motion.position) > 0)
-        names = [name for name, squeezes in zip(self.limits.names, is_squeezing, strict=True) if squeezes]
-        notes = [Fault(kind="grip", message=f"{name} holds something and closes no further.") for name in names]
-        return np.where(is_squeezing, motion.position, aim), notes
 
     def inside(self, motion: Motion, aim: Vector, elapsed_s: float) -> tuple[Motion, list[Fault]]:
         """One tick towards a target, as fast as the arm could still brake inside its workspace."""
@@ -316,11 +256,6 @@ class Guard:
         options = [*slower, joined(after, braked, self.closing != 0)]
         kept = next((option for option in options if self.fence.allows(motion, option)), braked)
         return kept, [Fault(kind="workspace", message=self.fence.described(after) + ": slowed.")]
-
-
-def must_hold(faults: Iterable[Fault]) -> bool:
-    """Whether one of them keeps the arm from moving."""
-    return any(fault.severity > Severity.NOTE for fault in faults)
 
 
 def clock_faults(elapsed_s: float) -> Iterator[Fault]:

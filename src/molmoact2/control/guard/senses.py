@@ -70,10 +70,11 @@ class Body:
         lasted_s = self.far.duration_s(bool((error > self.tracking_error).any()), now)
         if lasted_s >= self.limits.tracking_s:
             worst = int((error / self.tracking_error).argmax())
+            where = self.limits.named(worst, state[worst])
             yield Fault(
                 kind="tracking",
-                message=f"{self.named(worst, state[worst])} is {error[worst]:.3g} away from where it was told to be, "
-                f"{commanded[worst]:.4g}, for {lasted_s:.1f} s; allowed {self.tracking_error[worst]:.3g}.",
+                message=f"{where} is {error[worst]:.3g} away from the commanded {commanded[worst]:.4g} for "
+                f"{lasted_s:.1f} s; allowed {self.tracking_error[worst]:.3g}.",
             )
 
     def check_frozen(self, state: Vector, commanded: Vector, now: float) -> Iterator[Fault]:
@@ -84,11 +85,9 @@ class Body:
         lasted_s = self.frozen.duration_s(bool((told > self.travel).any()), now)
         if lasted_s >= self.limits.frozen_state_s:
             worst = int((told / self.travel).argmax())
-            yield Fault(
-                kind="frozen joints",
-                message=f"No joint reading has changed although {self.named(worst, state[worst])} was told to move by "
-                f"{told[worst]:.3g}.",
-            )
+            where = self.limits.named(worst, state[worst])
+            message = f"No joint reading has changed although {where} was told to move by {told[worst]:.3g}."
+            yield Fault(kind="frozen joints", message=message)
 
     def check_load(self, reading: Reading, now: float) -> Iterator[Fault]:
         """A motor pushes too hard for too long."""
@@ -115,10 +114,6 @@ class Body:
             kind = "hot" if hottest >= self.limits.hot_c else "warm"
             message = f"The hottest motor has {hottest:.0f} °C; the arm rests from {self.limits.hot_c:g} °C on."
             yield Fault(kind=kind, message=message)
-
-    def named(self, joint: int, value: float) -> str:
-        """A joint with its value."""
-        return f"{self.limits.names[joint]} at {value:.4g} {self.limits.units[joint]}"
 
 
 def described(reading: Reading | None) -> str:
@@ -148,7 +143,8 @@ class Eyes:
 
     def check(self, frames: Mapping[str, Frame], state: Vector | None, now: float) -> Iterator[Fault]:
         """Findings of one tick; `state` [joints] as measured."""
-        for name, frame in frames.items():
+        known = {name: view.frame for name, view in self.views.items()}
+        for name, frame in (known | dict(frames)).items():
             age_s = now - frame.time_s
             if not age_s <= self.limits.stale_frame_s:
                 message = (
