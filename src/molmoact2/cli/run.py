@@ -94,6 +94,7 @@ class Run:
         from molmoact2.evaluation.live_watching import Watching, watched_run
         from molmoact2.robots.catalog import entry_of, open_robot
 
+        self._check()
         is_real = entry_of(self.robot).is_real
         mode = Mode(self.mode or ("shadow" if is_real else "full"))
         robot = open_robot(self.robot, self.settings)
@@ -110,6 +111,15 @@ class Run:
         )
         yield from run.episodes(scenes)
 
+    def _check(self) -> None:
+        """Refuse, before anything is opened, what does not go together."""
+        if (self.server is None) == (self.policy is None):
+            raise ValueError("Say who plans: either --server URL or --policy CHECKPOINT.")
+        if self.every is not None and self.execution not in ("replan", "real-time"):
+            raise ValueError(f"--every is for --execution replan or real-time, not for {self.execution}.")
+        if self.episodes < 1:
+            raise ValueError(f"--episodes must be at least 1, got {self.episodes}.")
+
     def _source(self, robot: "Robot", stack: ExitStack) -> "PlannerSource":
         """Who plans."""
         from molmoact2.client import Client, ConnectionLostError, RefusedError
@@ -120,17 +130,15 @@ class Run:
             added_latency_s=self.added_latency,
             num_flow_steps=self.flow_steps,
         )
-        match self.server, self.policy:
-            case str(url), None:
-                token = None if self.token_file is None else self.token_file.read_text(encoding="utf-8").strip()
-                client = stack.enter_context(Client(url, token=token))
-                try:
-                    return server_source(client, robot.embodiment, robot.clock, asking)
-                except (ConnectionLostError, RefusedError) as error:
-                    raise ValueError(f"The server at {url} does not answer: {error}") from None
-            case None, str(policy):
-                return checkpoint_source(policy, robot.embodiment, robot.clock, asking)
-        raise ValueError("Say who plans: either --server URL or --policy CHECKPOINT.")
+        if self.policy is not None:
+            return checkpoint_source(self.policy, robot.embodiment, robot.clock, asking)
+        assert self.server is not None, "checked before"
+        token = None if self.token_file is None else self.token_file.read_text(encoding="utf-8").strip()
+        client = stack.enter_context(Client(self.server, token=token))
+        try:
+            return server_source(client, robot.embodiment, robot.clock, asking)
+        except (ConnectionLostError, RefusedError) as error:
+            raise ValueError(f"The server at {self.server} does not answer: {error}") from None
 
     def _strategy(self, source: "PlannerSource") -> "Strategy":
         """How plans are joined."""
