@@ -401,7 +401,7 @@ def test_hold_stops_and_stays_whatever_is_wanted():
     rig = Rig()
     rig.wave()
     rig.guard.switch(Mode.HOLD)
-    assert_holds_at(rig, rig.pose, target=rig.pose + 20)
+    assert_holds_at(rig, rig.pose, target=rig.pose + by(40, 0, 0, 0, 0, 0))
     assert not rig.kinds(), "a target that nobody follows is not judged"
     rig.guard.switch(Mode.FULL)
     before = rig.pose

@@ -236,7 +236,7 @@ ROBOTS: dict[str, RobotLimits] = {
         hot_c=62.0,
     ),
     # Ranges are those of the training data, for want of a data sheet. Motors 1 to 3 are rated for 36 rpm (3.8 rad/s),
-    # 4 to 6 for 120 rpm (12.6 rad/s) by their maker; the speeds are our choice below that.
+    # 4 to 6 for 120 rpm (12.6 rad/s) by their maker; the speeds are our choice below that, and so is the temperature.
     "yam_dual_molmoact2": RobotLimits(
         ranges=YAM_OBSERVED,
         speed_per_s=(2.0, 2.0, 2.0, 3.0, 3.0, 3.0),
@@ -249,6 +249,7 @@ ROBOTS: dict[str, RobotLimits] = {
         travel=0.1,
         groups=(*(0,) * 6, 1, *(2,) * 6, 3),
         num_arms=2,
+        hot_c=80.0,
     ),
     # Ranges of the Panda's data sheet. It allows 2.175 rad/s (joints 1 to 4), 2.61 rad/s (5 to 7) and 7.5 rad/s² (the
     # weakest joint); we take 80% of the speed and two thirds of that acceleration.
