@@ -1,25 +1,28 @@
 """What real-time chunking costs and brings.
 
-overhead   an answer that goes on from committed rows against a plain one: both rules, one policy, taken in turns
+overhead   an answer that goes on from committed rows against a plain one: both rules, one policy, taken in turns;
+           in CPU time, which others on the machine change little
 seams      the bundled policy on the simulated arm, asked while it moves: success, and how the commands jump
 
 The clock of the simulated arm does not wait for the policy: an answer is used `DELAY` steps after it was asked for, and
 a new plan is asked for `EVERY` steps after the last.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 
-from benchmarks.measuring import Settings, in_turns, measure, milliseconds, print_table, ratio
+from benchmarks.measuring import Seconds, Settings, in_turns, measure, milliseconds, print_table, ratio
 from benchmarks.networks import Measured, medium
 from molmoact2.embodiments import SO101_TABLETOP
 from molmoact2.envs import make
 from molmoact2.inference import MolmoAct2Policy, load_policy
-from molmoact2.inference.real_time import RealTime
+from molmoact2.inference.real_time import RealTime, guidance
+from molmoact2.model import flow
 from molmoact2.testing import fake_observation
 from molmoact2.types import Committed, Environment, Observation
 
@@ -47,23 +50,39 @@ def benchmark(settings: Settings) -> None:
 
 
 def measure_overhead(name: str, policy: MolmoAct2Policy, observation: Observation, settings: Settings) -> None:
-    """Whole answers and their flows, in turns."""
+    """Whole answers, and their flows alone."""
     present = policy.act(observation, seed=0, num_action_steps=HORIZON).actions
     plan = Committed(actions=present[EVERY:], delay=DELAY)
-    flows: dict[str, list[float]] = {way: [] for way in WAYS}
-
-    def ask(way: str) -> None:
-        flows[way].append(policy.act(observation, seed=1, **pull(WAYS[way], plan)).timing["flow"])
-
-    seconds = in_turns({way: partial(ask, way) for way in WAYS}, settings)
-    flow = {way: float(np.median(taken[1:])) for way, taken in flows.items()}
+    calls: dict[str, Callable[[], object]] = {}
+    for way, chosen in WAYS.items():
+        calls[f"flow {way}"] = flow_of(policy, observation, chosen, plan)
+        calls[f"answer {way}"] = partial(policy.act, observation, seed=1, **pull(chosen, plan))
+    seconds = in_turns(calls, settings, time.process_time)
     rows = [
-        [way, milliseconds(flow[way]), ratio(flow[way], flow["plain"]), milliseconds(seconds[way]),
-         ratio(seconds[way], seconds["plain"])]
+        [way, *(cell for what in ("flow", "answer") for cell in against(seconds, f"{what} {way}", f"{what} plain"))]
         for way in WAYS
-    ]  # fmt: skip
-    columns = ["rule", "flow, ms", "of plain", "whole answer, ms", "of plain"]
+    ]
+    columns = ["rule", "flow, CPU ms", "of plain", "whole answer, CPU ms", "of plain"]
     print_table(f"Real-time chunking, {name}, {policy.config.flow_matching_num_steps} flow steps", columns, rows)
+
+
+def against(seconds: Seconds, name: str, plain: str) -> tuple[str, str]:
+    """A time and its ratio."""
+    return milliseconds(seconds[name]), ratio(seconds[name], seconds[plain])
+
+
+def flow_of(
+    policy: MolmoAct2Policy, observation: Observation, chosen: RealTime | None, plan: Committed
+) -> Callable[[], object]:
+    """Everything after the prompt was read."""
+    model, stats, inputs = policy.model, policy.processor.tag(None), policy.encode(observation).inputs
+    layers = model.read(inputs, model.image_features(inputs, policy.processor.images.grid)).layers
+    context = model.expert_context(layers, inputs.token_ids, inputs.valid)
+    times = model.modulation(flow.time_grid(model.config.flow_matching_num_steps))
+    width = model.config.max_action_dim
+    noise = torch.randn(1, stats.action_horizon, width, generator=torch.Generator().manual_seed(0))
+    pulled = chosen and guidance([plan], chosen, stats, padded_width=width, device=model.device)
+    return partial(model.sample_actions, noise, context, times, action_dim=stats.action.width, guidance=pulled)
 
 
 def pull(way: RealTime | None, plan: Committed) -> dict:
