@@ -118,7 +118,7 @@ class Replay:
         if errors:
             console.print(f"{len(errors)} questions got no answer; the first because: {errors[0].answer}")
         if not differences:
-            raise ValueError(f"{name} answered nothing that can be compared with the flight.")
+            raise ValueError(f"{name} answers nothing of what was asked: {errors[0].answer}")
         found = comparisons(differences)
         for comparison in found:
             console.print(comparison_table(comparison))
