@@ -19,8 +19,10 @@ from molmoact2.robots.doctor.case import Case
 States: TypeAlias = NDArray[np.float64]
 ENOUGH = 0.9
 """Share of the readings that has to lie where the training data were."""
-MOST_CHANGES = 3
+MOST_COST = 3.0
 """Beyond which an explanation explains anything."""
+JOINT_COST = 1.5
+"""Of a mistake in one joint, where one in all of them costs 1: settings are mistaken more often than single motors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +32,10 @@ class Change:
     words: str
     """What is wrong and what mends it; empty for nothing."""
     apply: Callable[[States], States]
+    cost: float = 1.0
 
 
-NOTHING = Change(words="", apply=lambda states: states)
+NOTHING = Change(words="", apply=lambda states: states, cost=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +53,19 @@ def inside(states: States, bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def explanations(case: Case, bounds: NDArray[np.float64]) -> list[Explanation]:
-    """Those with the fewest changes, the most central first; none where none of up to three changes is enough."""
-    found: dict[int, list[Explanation]] = {}
+    """Those that cost least, the most central first; none where all that could explain it cost too much."""
+    found: dict[float, list[Explanation]] = {}
     for common in itertools.product(unit_changes(case), frame_changes(case), gripper_changes(case)):
         states = case.sample.states
         for change in common:
             states = change.apply(states)
         fixes = joint_fixes(case, states, bounds)
         changes = tuple(change for change in (*common, *(fixes or ())) if change.words)
-        if fixes is not None and len(changes) <= MOST_CHANGES:
+        cost = sum(change.cost for change in changes)
+        if fixes is not None and cost <= MOST_COST:
             for change in fixes:
                 states = change.apply(states)
-            found.setdefault(len(changes), []).append(Explanation(changes=changes, distance=distance(states, bounds)))
+            found.setdefault(cost, []).append(Explanation(changes=changes, distance=distance(states, bounds)))
     return sorted(found[min(found)], key=lambda explanation: explanation.distance) if found else []
 
 
@@ -142,4 +146,5 @@ def single_joint(case: Case, index: int) -> Iterator[Change]:
         yield Change(
             words=f"{name} has another {'sign' if not turns else 'zero' if sign > 0 else 'sign and zero'}: send {sent}",
             apply=on(here, lambda states, sign=sign, turns=turns: sign * states + turns * quarter),
+            cost=JOINT_COST,
         )
