@@ -39,6 +39,8 @@ from molmoact2.robots.simulated import SimulatedSettings, SimulatedSo101, open_s
 OUTPUT = Path("runs/asynchronous")
 POLICY, EPISODES, SERVER = "nano-so101", 34, "ws://127.0.0.1:8107"
 REFERENCE = "in-process"
+SPEED = 1 / 3
+"""Of simulated time over the network: slow motion, because the cores that computed this were shared with other work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ def scenes() -> Iterator[Scene]:
 def opened(condition: Condition) -> Iterator[LiveRun]:
     """A simulated arm that is run as the condition says."""
     asking = Asking(is_real_time=condition.execution == "real-time", added_latency_s=condition.latency_s)
-    robot = open_simulated(SimulatedSettings(), WallClock() if condition.is_networked else VirtualClock())
+    robot = open_simulated(SimulatedSettings(), WallClock(speed=SPEED) if condition.is_networked else VirtualClock())
     try:
         opener = over_the_network if condition.is_networked else on_a_virtual_clock
         with opener(robot.clock, asking) as source:

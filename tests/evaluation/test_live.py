@@ -6,6 +6,7 @@ import os
 import pty
 import termios
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from molmoact2.control.strategies import make_strategy
 from molmoact2.data.reader import LeRobotDataset
 from molmoact2.data.writer import DatasetWriter
 from molmoact2.evaluation.live import LiveRun, OpenStage, Scene
+from molmoact2.evaluation.live_counts import Counts
+from molmoact2.evaluation.live_display import Printer, Screen, bar
 from molmoact2.evaluation.live_keys import Operator, open_terminal
 from molmoact2.evaluation.live_planners import PlannerSource, rows_per_plan
 from molmoact2.evaluation.live_recording import EpisodeRecorder, open_dataset
@@ -26,7 +29,7 @@ from molmoact2.evaluation.live_summary import episode_sentence, summary_lines
 from molmoact2.evaluation.live_watching import Watching, watched_run
 from molmoact2.robots.dry_run import DryRun, DryRunSettings
 from molmoact2.wire.messages import Control, RobotCard, Telemetry
-from swinging import HZ, back_to_swing, pose, punctual
+from swinging import HZ, Diary, back_to_swing, make_loop, pose, punctual, until
 
 
 @pytest.fixture
@@ -98,7 +101,6 @@ def opened(robot: DryRun, source: PlannerSource, watching: Watching, *, seconds:
 
 def typed(run: LiveRun, schedule: dict[float, str]) -> LiveRun:
     """The same run, with somebody who presses keys at these moments."""
-    from dataclasses import replace
 
     def keys() -> str:
         due = [moment for moment in schedule if moment <= run.robot.clock.now()]
@@ -199,8 +201,6 @@ def test_an_interrupted_episode_leaves_a_whole_dataset(robot: DryRun, source: Pl
             raise KeyboardInterrupt
         return "s" if 1.0 < robot.clock.now() < 1.1 else ""
 
-    from dataclasses import replace
-
     with (
         pytest.raises(KeyboardInterrupt),
         opened(robot, source, Watching(record=tmp_path), seconds=None) as run,
@@ -268,3 +268,36 @@ def test_a_terminal_gives_single_keys_and_gets_its_manners_back():
             raise KeyboardInterrupt
         assert termios.tcgetattr(slave) == before
     os.close(master)
+
+
+def test_a_screen_shows_joints_plan_notes_and_what_is_typed(robot: DryRun, clock: VirtualClock):
+    operator, counts, console = Operator(), Counts(), Console(width=110, record=True, file=io.StringIO())
+    loop = make_loop(robot, punctual(clock, answer=back_to_swing), Diary())
+    screen = Screen(robot.embodiment, loop.guard.limits.ranges, operator)
+    console.print(screen)
+    screen.begin("nano, pick 7", counts)
+    loop.observers = [counts, screen]
+    loop.run("pick up the [red] cube", until(clock, 1.0))
+    screen.noted(1.0, "something happened")
+    console.print(screen)
+    for key in "ipush":
+        operator.press(key)
+    console.print(screen)
+    text = console.export_text()
+    for expected in ("nano, pick 7", "pick up the [red] cube", "full", "shoulder_pan", "latency 100 ms", "plans/s"):
+        assert expected in text
+    assert "1.0 s  something happened" in text
+    assert "Escape does not): push_" in text
+
+
+def test_a_joint_is_drawn_where_it_is():
+    assert bar(0.0, 10.0, 0.0, 10.0) == "|" + "·" * 22 + "o"
+    assert bar(5.0, 5.0, 0.0, 10.0).count("|") == 1
+    assert bar(-99.0, np.nan, 0.0, 10.0)[0] == "|"
+    assert "|" not in bar(np.nan, 3.0, 0.0, 10.0)
+
+
+def test_notes_are_printed_where_there_is_no_terminal():
+    file = io.StringIO()
+    Printer(Console(file=file)).noted(12.34, "the [arm] holds")
+    assert file.getvalue() == "   12.3 s  the [arm] holds\n"

@@ -6,16 +6,18 @@ import time
 class WallClock:
     """Seconds since this clock was made; implements `Clock`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, speed: float = 1.0) -> None:
+        """`speed` below 1 is slow motion, for a simulation on a computer that is too busy for it."""
+        self.speed = speed
         self.started_s = time.monotonic()
 
     def now(self) -> float:
         """Seconds since it was made."""
-        return time.monotonic() - self.started_s
+        return self.speed * (time.monotonic() - self.started_s)
 
     def sleep_until(self, time_s: float, /) -> None:
         """Return at `time_s`; at once where it has passed."""
-        time.sleep(max(0.0, time_s - self.now()))
+        time.sleep(max(0.0, time_s - self.now()) / self.speed)
 
 
 class VirtualClock:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from rich.markup import escape
 
 from molmoact2.evaluation.ledger import Record
 from molmoact2.evaluation.summary import summarise
@@ -33,7 +34,8 @@ def episode_sentence(record: Record) -> str:
     """One episode in a line for the terminal, with rich's markup."""
     mark = "[green]done[/]  " if record["success"] else "[red]ended[/] "
     reason = "" if record["success"] else f", {record['failure']}"
-    return f"{mark} {record['instruction']:<34} {record['seconds']:5.1f} s, {record['plans']:2} plans{reason}"
+    text = f"{record['instruction']:<34} {record['seconds']:5.1f} s, {record['plans']:2} plans{reason}"
+    return f"{mark} {escape(text)}"
 
 
 def mean(records: Sequence[Record], name: str) -> float:

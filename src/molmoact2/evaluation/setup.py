@@ -7,10 +7,9 @@ from typing import Any, cast
 
 from molmoact2 import envs
 from molmoact2.envs.labels import LabelledEnvironment
-from molmoact2.envs.perturbation import Perturbation
 from molmoact2.envs.variations import NOMINAL, Variations
 from molmoact2.evaluation.benchmark import FIRST_SEED, Benchmark
-from molmoact2.evaluation.experts import make_expert
+from molmoact2.evaluation.experts import EXPERTS, PERTURBATIONS, make_expert
 from molmoact2.evaluation.film import FilmedEnvironment
 from molmoact2.evaluation.policies import PolicyChoice
 from molmoact2.evaluation.recording import Recording
@@ -91,12 +90,14 @@ def make_recording(
         raise ValueError(
             f"Recordings take seeds from 0 to {FIRST_SEED - 1}, evaluations those above; got {first_seed}."
         )
+    if name not in EXPERTS:
+        raise unknown("environment with an expert", name, EXPERTS)
     open_labelled = partial(open_labelled_environment, name, image_size=(image_size, image_size))
     environment = open_labelled()
     recording = Recording(
         open_environment=open_labelled,
         open_expert=partial(make_expert, name),
-        open_perturbation=Perturbation,
+        open_perturbation=PERTURBATIONS[name],
         tasks=choose_tasks(environment, tasks),
         num_episodes=num_episodes,
         perturbed_fraction=perturbed_fraction,
