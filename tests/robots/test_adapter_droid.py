@@ -117,9 +117,13 @@ def test_hold_stays_where_it_is_and_leaves_the_gripper():
 def test_network_errors_become_robot_errors(kind: type[Exception]):
     robot, server = opened()
     server.failure = kind("gone")
-    for act in (robot.read, robot.hold, lambda: robot.command(np.zeros(8, np.float32))):
+    for act in (robot.read, lambda: robot.command(np.zeros(8, np.float32))):
         with pytest.raises(RobotError, match="gone"):
             act()
+    robot.hold()
+    server.failure = None
+    robot.hold()
+    assert server.commands[-1][0] == "joints", "holding is tried again"
 
 
 def test_wrong_number_of_joints_is_a_robot_error():

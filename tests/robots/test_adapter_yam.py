@@ -123,6 +123,13 @@ def test_driver_errors_become_robot_errors(arms: dict[str, FakeArm], failure: Ex
         robot.read()
     with pytest.raises(RobotError, match="left arm"):
         robot.command(np.zeros(14, np.float32))
+    robot.hold()
+    assert len(arms["can_right"].commands) == 1, "the other arm is held all the same"
+    arms["can_left"].failure = None
+    robot.hold()
+    assert (len(arms["can_left"].commands), len(arms["can_right"].commands)) == (1, 1), (
+        "and the first as soon as it can"
+    )
 
 
 def test_arm_with_another_number_of_joints_is_a_robot_error(arms: dict[str, FakeArm]):

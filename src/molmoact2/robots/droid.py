@@ -15,7 +15,7 @@ from molmoact2.control.clock import WallClock
 from molmoact2.control.robot import Clock, Frame, Reading
 from molmoact2.embodiments import EMBODIMENTS
 from molmoact2.robots.cameras import Cameras, CameraSettings
-from molmoact2.robots.vendor import DEVICE_ERRORS, checked_target, device, driver, joints
+from molmoact2.robots.vendor import DEVICE_ERRORS, as_far_as_possible, checked_target, device, driver, joints
 
 INSTALL = "pip install git+https://github.com/droid-dataset/droid, with zerorpc"
 ARM_JOINTS = 7
@@ -106,8 +106,9 @@ class Droid:
         """Stay where the arm is now, with the gripper's force as it is."""
         if self._is_holding:
             return
-        self._send_joints(self.read().state[:ARM_JOINTS].astype(np.float64))
-        self._is_holding = True
+        with as_far_as_possible("The arm cannot be told to hold; its controller keeps the last target"):
+            self._send_joints(self.read().state[:ARM_JOINTS].astype(np.float64))
+            self._is_holding = True
 
     def close(self) -> None:
         """Let go of the cameras; the controller at the robot goes on holding."""

@@ -19,7 +19,7 @@ from molmoact2.embodiments import EMBODIMENTS, SO_JOINTS
 from molmoact2.registry import unknown
 from molmoact2.robots.calibration import SO_FRAMES
 from molmoact2.robots.cameras import Cameras, CameraSettings
-from molmoact2.robots.vendor import checked_target, device, driver, joints
+from molmoact2.robots.vendor import as_far_as_possible, checked_target, device, driver, joints
 
 INSTALL = "pip install 'lerobot[feetech]>=0.4.4'"
 MODELS = {"so100": "SO100Follower", "so101": "SO101Follower"}
@@ -137,14 +137,12 @@ class So101:
         """
         if self._is_holding:
             return
-        try:
+        with as_far_as_possible("The arm cannot be told to hold; its motors keep their last target"):
             self._switch_on()
             arm = self._read_register("Present_Position")
             arm[GRIPPER] = arm[GRIPPER] if self._grip is None else self._grip
             self._write_goal(arm)
             self._is_holding = True
-        except RobotError as error:
-            log.warning("The arm cannot be told to hold; its motors keep their last target. %s", error)
 
     def close(self) -> None:
         """Let go of port and cameras. The motors stay on, and keep the last target, if they were ever switched on."""

@@ -1,6 +1,7 @@
 """Where a vendor's software begins: its import, and its errors made ours."""
 
 import importlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -18,6 +19,8 @@ except ImportError:  # Windows
 DEVICE_ERRORS: tuple[type[Exception], ...] = (OSError, RuntimeError, TerminalError)
 """What drivers raise when a cable, a motor or a camera does not answer; OSError is ConnectionError, TimeoutError and
 pyserial's, and a terminal's own is what an unplugged USB port says."""
+
+log = logging.getLogger(__name__)
 
 
 def driver(module: str, *, install: str) -> ModuleType:
@@ -39,6 +42,15 @@ def device(doing: str, errors: tuple[type[Exception], ...] = DEVICE_ERRORS) -> I
         raise
     except errors as error:
         raise RobotError(f"{doing} failed: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def as_far_as_possible(what: str) -> Iterator[None]:
+    """Log a `RobotError` in place of raising it: holding still is tried after errors too, and must not make another."""
+    try:
+        yield
+    except RobotError as error:
+        log.warning("%s: %s", what, error)
 
 
 def joints(values: ArrayLike, count: int, source: str) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from molmoact2.control.clock import WallClock
 from molmoact2.control.robot import Clock, Frame, Reading, RobotError
 from molmoact2.embodiments import EMBODIMENTS
 from molmoact2.robots.cameras import Cameras, CameraSettings
-from molmoact2.robots.vendor import checked_target, device, driver, joints
+from molmoact2.robots.vendor import as_far_as_possible, checked_target, device, driver, joints
 
 INSTALL = "pip install git+https://github.com/i2rt-robotics/i2rt"
 ARM = 7
@@ -70,7 +70,7 @@ class Yam:
     def __init__(self, settings: YamSettings, arms: Mapping[str, Arm], cameras: Cameras, clock: Clock) -> None:
         self.embodiment = EMBODIMENTS[settings.embodiment]
         self._arms, self._cameras, self._clock = dict(arms), cameras, clock
-        self._is_holding = False
+        self._held = set[str]()
         self._grips: dict[str, float] = {}
 
     @property
@@ -93,21 +93,19 @@ class Yam:
     def command(self, target: NDArray[np.float32], /) -> None:
         """Go to `target` [14]: six angles and a gripper of the left arm, then of the right."""
         self._send(checked_target(target, ARM * len(self._arms)))
-        self._is_holding = False
+        self._held.clear()
 
     def hold(self) -> None:
         """Stay where the arms are now; grippers keep their targets, so that they do not let go of what they hold.
 
         Asked again, the arms keep to the place of the first time and do not sag.
         """
-        if self._is_holding:
-            return
-        for side, arm in self._arms.items():
-            position, _ = self._observe(side, is_live=False)
-            position[-1] = self._grips.get(side, position[-1])
-            with device(f"Holding the {side} arm"):
+        for side, arm in [(side, arm) for side, arm in self._arms.items() if side not in self._held]:
+            with as_far_as_possible(f"The {side} arm cannot be told to hold"), device(f"Holding the {side} arm"):
+                position, _ = self._observe(side, is_live=False)
+                position[-1] = self._grips.get(side, position[-1])
                 arm.command_joint_pos(position)
-        self._is_holding = True
+                self._held.add(side)
 
     def close(self) -> None:
         """Stop cameras and motors: the arms are limp afterwards."""
