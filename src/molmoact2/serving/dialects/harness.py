@@ -107,9 +107,8 @@ class HarnessConversation:
 
     async def next_action(self, payload: Mapping[str, Any], arrived_s: float) -> Any:
         """One row; the observation is looked at only when a new chunk is due."""
-        if self.desk.engine.operator.wish_of(self.session.id).is_held:
-            self.rows.clear()
-        return await self.rows.next(lambda: self.plan(payload, arrived_s))
+        is_held = self.desk.engine.operator.wish_of(self.session.id).is_held
+        return await self.rows.next(lambda: self.plan(payload, arrived_s), is_held=is_held)
 
     async def plan(self, payload: Mapping[str, Any], arrived_s: float) -> Exchange:
         """A new chunk."""

@@ -20,15 +20,19 @@ class Rows:
         self._rows: deque[NDArray[np.float32]] = deque()
 
     def clear(self) -> None:
-        """Another episode begins, or the robot is held: what was planned is not to be done any more."""
+        """Another episode begins."""
         self.num_chunks = 0
         self._rows.clear()
 
-    async def next(self, plan: Callable[[], Awaitable[Exchange]]) -> NDArray[np.float32]:
-        """The next row [action_dim]; `plan` is asked for a new chunk when there is none. WireError where that fails."""
+    async def next(self, plan: Callable[[], Awaitable[Exchange]], *, is_held: bool) -> NDArray[np.float32]:
+        """The next row [action_dim]; `plan` is asked for a new chunk when there is none. WireError where that fails.
+
+        What was planned before a robot is held is not done afterwards.
+        """
+        if is_held:
+            self._rows.clear()
         if not self._rows:
-            exchange = await plan()
-            self._rows.extend(actions_of(exchange))
+            self._rows.extend(actions_of(await plan()))
             self.num_chunks += 1
         return self._rows.popleft()
 
