@@ -433,8 +433,10 @@ def test_reports_are_sent(server: FakeServer):
     assert [type(message) for message in server.received] == [Hello, Telemetry, Ask]
 
 
-def test_reports_that_cannot_be_sent_are_counted(server: FakeServer):
-    with Client(server.url + "1") as alone:
+def test_reports_that_cannot_be_sent_are_counted():
+    with FakeServer(good) as gone:
+        url = gone.url
+    with Client(url) as alone:
         alone.report(MOVED)
         wait_until(lambda: alone.num_unsent == 1)
     with pytest.raises(ConnectionLostError, match="closed"):
@@ -456,19 +458,21 @@ def test_reports_that_the_server_would_refuse_are_not_sent():
     assert [type(message) for message in server.received] == [Hello, Ask]
 
 
-def test_a_server_that_does_not_read_harms_nobody():
+def test_a_server_that_does_not_read_harms_nobody(monkeypatch: pytest.MonkeyPatch):
     async def script(peer: Peer) -> None:
         await peer.greet()
         peer.socket.transport.pause_reading()
-        await asyncio.sleep(0.5)
+        await peer.socket.wait_closed()
 
     large = np.zeros((2000, 2000, 3), np.uint8)
     observation = replace(OBSERVATION, images={"front": large, "wrist": large})
+    monkeypatch.setattr("molmoact2.client.link.STUCK_S", 0.5)
     with FakeServer(script, good) as server, client_of(server) as client:
         assert client.welcome
-        with pytest.raises(ConnectionLostError, match="does not read"):
-            client.act(observation, timeout_s=0.3)
+        with pytest.raises(LateError, match="did not take"):
+            client.act(observation, timeout_s=0.1)
         ask_until_answered(client)
+        assert client.num_connections == 2
 
 
 def test_closing_fails_questions_of_other_threads():
@@ -496,9 +500,11 @@ def test_a_client_is_closed_while_it_still_tries_to_connect():
     Client(url, backoff=Backoff(first_s=60, longest_s=60)).close()
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://127.0.0.1:8000", "ws://", "localhost"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "http://127.0.0.1:8000", "ws://", "localhost", "ws://a:99999", "ws://a:0"]
+)
 def test_addresses(url: str):
-    with pytest.raises(ValueError, match=r"ws://127\.0\.0\.1:8000"):
+    with pytest.raises(ValueError, match=r"ws://127\.0\.0\.1:8000|Port"):
         AsyncClient(url)
 
 

@@ -13,7 +13,7 @@ from itertools import count
 from ssl import SSLContext
 from typing import Self, Unpack
 
-from molmoact2.client.errors import ConnectionLostError, RefusedError, refused
+from molmoact2.client.errors import ConnectionLostError, LateError, RefusedError, refused
 from molmoact2.client.link import BROKEN, Address, Backoff, Link, open_link
 from molmoact2.client.questions import AskOptions, chunk_of, question, robot_card
 from molmoact2.types import ActionChunk, Observation
@@ -84,7 +84,7 @@ class AsyncClient:
         self._welcome: Welcome | None = None
         self._waiting: Waiting | None = None
         self._reset: Reset | None = None
-        """A new episode of which no answer shows that the server knows of it; said again on a new connection."""
+        """A new episode, until an answer shows that the server knows of it: every connection is told."""
         self._reporting: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -158,15 +158,15 @@ class AsyncClient:
     async def reset(self, seed: int | None = None) -> None:
         """Begin a new episode; `seed` is of its noise. An answer to what was asked before is dropped.
 
-        Without a connection the server is told as soon as there is one.
+        Without a connection the server is told before the next question.
         """
         reset = Reset(seed=seed)
-        data = encode(reset)
+        encode(reset)
         self._reset = reset
         self._give_up(refused(Refusal(code="superseded", message="A new episode began.")))
         if self._link is not None:
-            with suppress(ConnectionLostError):
-                await self._link.send(data, self.timeout_s)
+            with suppress(LateError):  # then it is said before the next question
+                await self._tell_episode(self._link, self.timeout_s)
 
     async def report(self, telemetry: Telemetry) -> None:
         """Tell the server what the robot did; does not wait until it is sent.
@@ -200,14 +200,23 @@ class AsyncClient:
     async def _report(self, link: Link, data: bytes) -> None:
         try:
             await link.send(data, self.timeout_s)
-        except ConnectionLostError:
+        except LateError:
             self.num_unsent += 1
+
+    async def _tell_episode(self, link: Link, timeout_s: float) -> None:
+        """Say that an episode began, if this connection was not told yet."""
+        if self._reset is not None and link.told is not self._reset:
+            told = self._reset
+            await link.send(encode(told), timeout_s)
+            link.told = told
 
     async def _connected(self, deadline: float) -> Link:
         """The connection, waited for until `deadline`."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 await self._settled.wait()
+        if self._keeper is not None and self._keeper.done() and not self._keeper.cancelled():
+            self._keeper.result()  # a defect of ours is not to be taken for a bad connection
         if self._link is None:
             raise self._failure.with_traceback(None)
         return self._link
@@ -218,7 +227,9 @@ class AsyncClient:
         self._waiting = waiting
         loop = asyncio.get_running_loop()
         try:
-            await link.send(data, waiting.deadline - loop.time())
+            await self._tell_episode(link, waiting.deadline - loop.time())
+            if not waiting.answered.done():
+                await link.send(data, waiting.deadline - loop.time())
             done, _ = await asyncio.wait((waiting.answered,), timeout=waiting.deadline - loop.time())
             if not done:
                 seconds = waiting.deadline - waiting.began
@@ -258,10 +269,6 @@ class AsyncClient:
         """Receive until the connection breaks."""
         try:
             self._check_same(link.welcome)
-            told = None
-            while self._reset is not None and self._reset is not told:
-                told = self._reset
-                await link.send(encode(told), self.timeout_s)
             self._link, self._welcome = link, link.welcome
             self.num_connections += 1
             self._settled.set()

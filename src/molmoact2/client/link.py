@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from molmoact2.client.errors import ConnectionLostError, refused
 from molmoact2.wire.codec import decode, encode
 from molmoact2.wire.limits import Limits, WireError
-from molmoact2.wire.messages import PROTOCOL_VERSION, FromServer, Hello, Refusal, Welcome
+from molmoact2.wire.messages import PROTOCOL_VERSION, FromServer, Hello, Refusal, Reset, Welcome
 
 CLIENT = "molmoact2.client"
 PATH = "/v1"
@@ -22,6 +22,8 @@ LIMITS = Limits(num_text=2**15)
 """Of what a server may send us."""
 PING_S = 5.0
 """A server that does not answer a ping for this long is gone."""
+STUCK_S = 10.0
+"""A server that does not read on for this long is gone: no ping gets past a message that is not read."""
 CLOSE_S = 1.0
 """How long a server is waited for to say goodbye."""
 
@@ -40,7 +42,7 @@ class Address:
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
-        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.port == 0:
             raise ValueError(
                 f"A server's address must be like ws://127.0.0.1:8000 or wss://host:port, got {self.url!r}."
             )
@@ -81,31 +83,57 @@ class Backoff:
             delay *= self.factor
 
 
-@dataclass(frozen=True, kw_only=True)
 class Link:
-    """An open connection and what its server said first."""
+    """An open connection, and what its server said first."""
 
-    socket: ClientConnection
-    welcome: Welcome
+    def __init__(self, socket: ClientConnection, welcome: Welcome) -> None:
+        """After the handshake."""
+        self.socket = socket
+        self.welcome = welcome
+        self.told: Reset | None = None
+        """The episode that the server knows of."""
+        self._sending: asyncio.Task[None] | None = None
 
     async def send(self, data: bytes, timeout_s: float) -> None:
-        """Send a message; ConnectionLostError where the connection broke, or the server does not read for so long."""
+        """Send a message after those before it.
+
+        LateError where it takes longer than `timeout_s`; half of it may be on its way then, and the rest goes on,
+        because nothing can be sent after half a message. A connection that breaks is for `receive` to tell.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        if self._sending is not None:
+            await finished(self._sending, deadline)
+        self._sending = asyncio.create_task(self._write(data))
+        await finished(self._sending, deadline)
+
+    async def _write(self, data: bytes) -> None:
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(STUCK_S):
                 await self.socket.send(data)
-        except ConnectionClosed as error:
-            raise ConnectionLostError(f"The connection broke: {error}.") from error
-        except TimeoutError as error:
+        except ConnectionClosed:
+            pass  # whoever receives is told why
+        except TimeoutError:
             self.socket.transport.abort()
-            raise ConnectionLostError("The connection was given up: the server does not read.") from error
 
     async def receive(self) -> FromServer:
         """The next message; raises one of BROKEN where there is none."""
         return await receive(self.socket)
 
     async def close(self) -> None:
-        """Say goodbye."""
-        await self.socket.close()
+        """Say goodbye, and do not wait long for an answer."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self.socket.close()
+        except TimeoutError:
+            self.socket.transport.abort()
+
+
+async def finished(task: asyncio.Task[None], deadline: float) -> None:
+    """Wait for something that is not ended by ending the wait; LateError at `deadline`."""
+    _, pending = await asyncio.wait((task,), timeout=max(deadline - asyncio.get_running_loop().time(), 0.0))
+    if pending:
+        raise refused(Refusal(code="late", message="The network did not take the message in time."))
+    task.result()
 
 
 async def receive(socket: ClientConnection) -> FromServer:
@@ -165,4 +193,4 @@ async def shake_hands(socket: ClientConnection, session: str | None) -> Link:
     if message.protocol != PROTOCOL_VERSION:
         text = f"The server speaks version {message.protocol} of the protocol, this client {PROTOCOL_VERSION}."
         raise refused(Refusal(code="unfit", message=text))
-    return Link(socket=socket, welcome=message)
+    return Link(socket, message)
