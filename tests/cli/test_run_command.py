@@ -1,11 +1,14 @@
 """`molmoact2 run`: what it refuses before anything moves, and a short run of a robot that pretends."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from molmoact2.cli.main import main
 from molmoact2.data.reader import LeRobotDataset
+from molmoact2.data.writer import DatasetWriter
 from molmoact2.robots.catalog import Entry
 from molmoact2.testing import tiny_checkpoint
 
@@ -101,3 +104,21 @@ def test_a_simulated_episode_ends_by_itself(capsys: pytest.CaptureFixture[str], 
     episode = LeRobotDataset(tmp_path).episode(0)
     assert "pick up the" in episode.task
     assert episode.images.keys() == {"front", "wrist"}
+
+
+@pytest.mark.slow
+def test_a_recording_that_is_killed_keeps_its_whole_episodes(checkpoint: str, tmp_path: Path):
+    settings, root = tmp_path / "robot.toml", tmp_path / "data"
+    settings.write_text('image_width = 32\nimage_height = 24\nembodiment = "so101_tabletop"\n')
+    flags = ["--robot", "dry-run", "--settings", str(settings), "--policy", checkpoint, "--instruction", "wave"]
+    flags += ["--seconds", "1", "--episodes", "99", "--record", str(root), "--keep-all"]
+    code = f"from molmoact2.cli.main import main; main(['run', *{flags!r}])"
+    with subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        ended = (line for line in process.stdout if "out of time" in line)
+        assert all("wave" in next(ended) for _ in range(2))
+        process.kill()
+    with DatasetWriter.resume(root) as writer:
+        assert writer.num_episodes in (2, 3)
+    assert len(LeRobotDataset(root).episode(1).action) > 5
+    assert {path.name for path in root.iterdir()} == {"data", "meta", "videos"}

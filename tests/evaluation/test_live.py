@@ -179,6 +179,19 @@ def test_keeps_everything_if_asked_and_goes_on_with_a_dataset(robot: DryRun, sou
     assert not dataset.episode(1).extras["success"].any()
 
 
+def test_an_episode_that_begins_held_waits_for_a_person(robot: DryRun, source: PlannerSource, tmp_path: Path):
+    with opened(robot, source, Watching(record=tmp_path), seconds=None) as run:
+        waiting = replace(run, stage=OpenStage(robot, "swing", None, begins_held=True))
+        schedule = {2.0: " ", 3.0: "s", 5.0: " ", 6.0: "s", 6.5: "q"}
+        first, second, _ = typed(waiting, schedule).episodes([Scene()] * 9)
+    assert first["seconds"] == pytest.approx(3.0, abs=0.3)
+    assert first["plans"] < 4, "nothing is planned before a person resumes it"
+    assert second["success"]
+    dataset = LeRobotDataset(tmp_path)
+    for episode in range(2):
+        assert len(dataset.episode(episode).action) == pytest.approx(HZ, abs=4), "what was held is left out"
+
+
 def test_a_dataset_of_another_robot_is_refused(robot: DryRun, clock: VirtualClock, tmp_path: Path):
     open_dataset(tmp_path, robot).finalize()
     other = DryRun(DryRunSettings(image_width=64, image_height=48), clock)

@@ -1,5 +1,6 @@
 """`molmoact2 run`: a policy moves an arm."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ class Run:
         source = self._source(robot, stack)
         if self.doctor and is_real:
             examine(self.robot, robot, source, console, may_move=mode is not Mode.SHADOW)
-        stage, scenes = self._scenes(robot)
+        is_attended = is_real and mode is not Mode.SHADOW and sys.stdin.isatty()
+        stage, scenes = self._scenes(robot, begins_held=is_attended)
         watching = Watching(record=self.record, keep_all=self.keep_all, rerun=self.rerun)
         make_guard = partial(Guard, MotionLimits.of(robot.embodiment), mode=mode)
         guard_of_episode = cache(make_guard) if is_real else make_guard
@@ -148,7 +150,7 @@ class Run:
             return make_strategy("replan", every=self.every or source.rows_per_plan)
         return make_strategy(self.execution, **({} if self.every is None else {"every": self.every}))
 
-    def _scenes(self, robot: "Robot") -> "tuple[Stage, list[Scene]]":
+    def _scenes(self, robot: "Robot", *, begins_held: bool) -> "tuple[Stage, list[Scene]]":
         """Where episodes happen, and which."""
         from molmoact2.evaluation.benchmark import FIRST_SEED
         from molmoact2.evaluation.live import OpenStage, Scene, SimulatedStage
@@ -163,7 +165,8 @@ class Run:
             return SimulatedStage(robot, self.instruction), scenes
         if self.instruction is None:
             raise ValueError('Say what to do: --instruction "pick up the red cube".')
-        return OpenStage(robot, self.instruction, self.seconds), [Scene(seed=self.seed)] * self.episodes
+        stage = OpenStage(robot, self.instruction, self.seconds, begins_held=begins_held)
+        return stage, [Scene(seed=self.seed)] * self.episodes
 
 
 def examine(name: str, robot: "Robot", source: "PlannerSource", console: "Console", *, may_move: bool) -> None:

@@ -34,6 +34,9 @@ class Scene:
 class Stage(Protocol):
     """Where episodes happen: lays out scenes, and knows when they are over."""
 
+    begins_held: bool
+    """Whether an episode begins when a person resumes the arm, who lays out the scene until then."""
+
     def begin(self, scene: Scene, /) -> str:
         """Lay out a scene; returns the instruction."""
         ...
@@ -45,6 +48,8 @@ class Stage(Protocol):
 
 class SimulatedStage:
     """The simulator lays out and judges. Time runs out after as many control steps as in `molmoact2 evaluate`."""
+
+    begins_held = False
 
     def __init__(self, robot: SimulatedSo101, instruction: str | None = None) -> None:
         """`instruction` takes the place of that of every scene."""
@@ -68,8 +73,9 @@ class SimulatedStage:
 class OpenStage:
     """People lay out and judge; time runs out after `seconds`, if that is wanted."""
 
-    def __init__(self, robot: Robot, instruction: str, seconds: float | None) -> None:
+    def __init__(self, robot: Robot, instruction: str, seconds: float | None, *, begins_held: bool = False) -> None:
         self.robot = robot
+        self.begins_held = begins_held
         self.instruction = instruction
         self.seconds = float("inf") if seconds is None else seconds
         self.end_s = float("inf")
@@ -115,7 +121,7 @@ class LiveRun:
     def episode(self, scene: Scene) -> Record:
         """One episode."""
         instruction, counts, planner = self.stage.begin(scene), Counts(), self.source.start(scene.seed)
-        self.operator.begin()
+        self.operator.begin(held=self.stage.begins_held)
         self.begun(f"{self.source.label}, {scene.task or 'episode'} {scene.seed or ''}".strip(), counts)
         embodiment = self.robot.embodiment
         loop = ControlLoop(

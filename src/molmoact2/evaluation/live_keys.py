@@ -37,10 +37,10 @@ class Operator(Silent):
     """The instruction that is being typed; None while none is."""
     wanted: list[Control] = field(default_factory=list)
 
-    def begin(self) -> None:
-        """Another episode."""
+    def begin(self, *, held: bool = False) -> None:
+        """Another episode, which waits for a person where it begins `held`."""
         self.verdict = None
-        self.wanted.clear()
+        self.wanted[:] = [Control(command="hold")] * held
 
     def ticked(self, tick: Tick, /) -> None:
         """See whether the arm holds."""

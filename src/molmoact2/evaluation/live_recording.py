@@ -54,7 +54,10 @@ def schema_of_robot(robot: Robot) -> DatasetSchema:
 
 
 class EpisodeRecorder(Silent):
-    """Observer that keeps one frame per control period, from the moment of the last change of the instruction on."""
+    """Observer that keeps one frame per control period, from the moment of the last change of the instruction on.
+
+    What happens while a person holds the arm is left out.
+    """
 
     def __init__(self, control_hz: float, folder: Path) -> None:
         """`folder` is where pictures wait; it has to be on a disk with room for them."""
@@ -78,7 +81,8 @@ class EpisodeRecorder(Silent):
             self.discard()
             self.instruction = tick.instruction
         command = tick.verdict.command
-        if tick.reading is None or command is None or tick.time_s < self.next_s - ALMOST:
+        is_due = not tick.waits_for_resume and tick.time_s >= self.next_s - ALMOST
+        if tick.reading is None or command is None or not is_due:
             return
         self.next_s = max(self.next_s + self.period_s, tick.time_s + self.period_s / 2)
         for name, frame in tick.frames.items():
