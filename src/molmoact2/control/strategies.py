@@ -63,15 +63,15 @@ class Strategy(Protocol):
         """As `make_strategy` knows it."""
         ...
 
-    def is_due(self, courses: Sequence[Course], now: float, latency_s: float) -> bool:
+    def is_due(self, courses: Sequence[Course], now: float, latency_s: float, /) -> bool:
         """Whether to ask for a plan, given how long the answer takes."""
         ...
 
-    def target(self, courses: Sequence[Course], now: float) -> Vector | None:
+    def target(self, courses: Sequence[Course], now: float, /) -> Vector | None:
         """[action_dim] where to be; None where no course says."""
         ...
 
-    def useful(self, courses: Sequence[Course], now: float) -> tuple[Course, ...]:
+    def useful(self, courses: Sequence[Course], now: float, /) -> tuple[Course, ...]:
         """The courses that still matter from now on."""
         ...
 
@@ -87,15 +87,15 @@ class OpenLoop:
 
     name: str = "open-loop"
 
-    def is_due(self, courses: Sequence[Course], now: float, latency_s: float) -> bool:  # noqa: ARG002
+    def is_due(self, courses: Sequence[Course], now: float, _latency_s: float, /) -> bool:
         """When the plan is over."""
         return not courses or now >= courses[-1].end_s - ALMOST_S
 
-    def target(self, courses: Sequence[Course], now: float) -> Vector | None:
+    def target(self, courses: Sequence[Course], now: float, /) -> Vector | None:
         """What the only plan says."""
         return newest(courses, now)
 
-    def useful(self, courses: Sequence[Course], now: float) -> tuple[Course, ...]:  # noqa: ARG002
+    def useful(self, courses: Sequence[Course], _now: float, /) -> tuple[Course, ...]:
         """The newest."""
         return tuple(courses[-1:])
 
@@ -104,27 +104,27 @@ class OpenLoop:
 class Replan:
     """Looks again after every `every` rows, and changes to the new plan when it comes.
 
-    With `every` of 1 it asks as soon as a row has passed. It asks early by the latency that is expected, so that the
-    answer comes when the rows are executed.
+    It asks early by the latency that is expected, so that the answer comes when the rows are executed.
     """
 
     every: int
+    """1 asks as soon as a row has passed."""
     name: str = "replan"
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"A plan is replaced after 1 row or more; got every={self.every}.")
 
-    def is_due(self, courses: Sequence[Course], now: float, latency_s: float) -> bool:
+    def is_due(self, courses: Sequence[Course], now: float, latency_s: float, /) -> bool:
         """When the answer would come at row `every`, or later."""
         due_s = courses[-1].start_s + self.every * courses[-1].period_s if courses else now
         return now + latency_s >= due_s - ALMOST_S
 
-    def target(self, courses: Sequence[Course], now: float) -> Vector | None:
+    def target(self, courses: Sequence[Course], now: float, /) -> Vector | None:
         """What the newest plan says."""
         return newest(courses, now)
 
-    def useful(self, courses: Sequence[Course], now: float) -> tuple[Course, ...]:  # noqa: ARG002
+    def useful(self, courses: Sequence[Course], _now: float, /) -> tuple[Course, ...]:
         """The newest."""
         return tuple(courses[-1:])
 
@@ -140,16 +140,16 @@ class Ensemble:
     """Number of plans -> a weight of each, oldest first; they need not sum to 1."""
     name: str = "ensemble"
 
-    def is_due(self, courses: Sequence[Course], now: float, latency_s: float) -> bool:  # noqa: ARG002
+    def is_due(self, _courses: Sequence[Course], _now: float, _latency_s: float, /) -> bool:
         """Always."""
         return True
 
-    def target(self, courses: Sequence[Course], now: float) -> Vector | None:
+    def target(self, courses: Sequence[Course], now: float, /) -> Vector | None:
         """Weighted mean of the plans that cover this moment."""
         poses = [course.at(now) for course in courses if course.covers(now)]
         return np.average(poses, axis=0, weights=self.weights(len(poses))) if poses else None
 
-    def useful(self, courses: Sequence[Course], now: float) -> tuple[Course, ...]:
+    def useful(self, courses: Sequence[Course], now: float, /) -> tuple[Course, ...]:
         """Those that are not over."""
         return tuple(course for course in courses if now < course.end_s)
 
@@ -165,11 +165,11 @@ class Blend:
         if not self.window_s > 0:
             raise ValueError(f"Plans are blended over a positive number of seconds; got window_s={self.window_s}.")
 
-    def is_due(self, courses: Sequence[Course], now: float, latency_s: float) -> bool:  # noqa: ARG002
+    def is_due(self, _courses: Sequence[Course], _now: float, _latency_s: float, /) -> bool:
         """Always."""
         return True
 
-    def target(self, courses: Sequence[Course], now: float) -> Vector | None:
+    def target(self, courses: Sequence[Course], now: float, /) -> Vector | None:
         """The courses, each faded over the one before."""
         if newest(courses, now) is None:
             return None
@@ -183,7 +183,7 @@ class Blend:
         share = min(max((now - course.taken_s) / self.window_s, 0.0), 1.0)
         return share * share * (3 - 2 * share)
 
-    def useful(self, courses: Sequence[Course], now: float) -> tuple[Course, ...]:
+    def useful(self, courses: Sequence[Course], now: float, /) -> tuple[Course, ...]:
         """The newest, and what it is not yet faded from."""
         complete = [i for i, course in enumerate(courses) if self.faded(course, now) >= 1.0]
         return tuple(courses[max(complete, default=0) :])

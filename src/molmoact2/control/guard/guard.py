@@ -40,7 +40,7 @@ class Mode(StrEnum):
     """What the guard lets through."""
 
     SHADOW = "shadow"
-    """Nothing is commanded; everything is computed and reported, as if every tick were the first."""
+    """Nothing is commanded; everything is computed and reported, as if the arm followed."""
     HOLD = "hold"
     SLOW = "slow"
     FULL = "full"
@@ -59,7 +59,7 @@ class Verdict:
     """Whether the target was not followed."""
     needs_human: bool
     wants_plan: bool
-    """Whether the target was refused: forget the present plans and ask anew."""
+    """Whether there was a target that was not followed: forget the present plans and ask anew."""
     faults: tuple[Fault, ...]
     """Everything that was found at this tick."""
     news: tuple[str, ...]
@@ -224,9 +224,10 @@ class Guard:
         self.relief = None
         if self.last_target is not None or state is None:
             return motion
-        is_elsewhere = np.abs(state - motion.position) > np.array(self.limits.tracking_error)
+        is_far = np.abs(state - motion.position) > np.array(self.limits.tracking_error)
+        is_elsewhere = is_far & (motion.velocity == 0)
         position = np.where(is_elsewhere, state, motion.position)
-        return Motion(position=position, velocity=np.where(is_elsewhere, 0.0, motion.velocity), aim=position)
+        return Motion(position=position, velocity=motion.velocity, aim=position)
 
     def moved(
         self, motion: Motion, target: NDArray[np.floating], reading: Reading | None, elapsed_s: float

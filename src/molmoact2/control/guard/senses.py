@@ -107,9 +107,9 @@ class Body:
                 )
 
     def check_temperature(self, reading: Reading) -> Iterator[Fault]:
-        """A motor is warm, or too hot."""
-        degrees = np.array(-273.0 if reading.temperature_c is None else reading.temperature_c)
-        hottest = float(np.nan_to_num(degrees, nan=-273.0).max())
+        """A motor is warm, or too hot. A motor that does not say is not judged."""
+        degrees = np.array([-np.inf] if reading.temperature_c is None else reading.temperature_c)
+        hottest = float(np.fmax.reduce(degrees))
         if hottest >= self.limits.warm_c:
             kind = "hot" if hottest >= self.limits.hot_c else "warm"
             message = f"The hottest motor has {hottest:.0f} °C; the arm rests from {self.limits.hot_c:g} °C on."
@@ -120,7 +120,10 @@ def described(reading: Reading | None) -> str:
     """What is wrong with a reading that cannot be used."""
     if reading is None:
         return "there is no reading"
-    return f"shape {np.shape(reading.state)}, values {np.array2string(np.asarray(reading.state), precision=3)}"
+    parts = (reading.effort, reading.current_a, reading.temperature_c)
+    shapes = ", ".join(str(np.shape(part)) for part in parts if part is not None)
+    state = np.array2string(np.asarray(reading.state), precision=3, threshold=20)
+    return f"shape {np.shape(reading.state)}, values {state}" + (f"; shapes of their loads {shapes}" if shapes else "")
 
 
 @dataclass(kw_only=True)
