@@ -100,18 +100,18 @@ class Yam:
 
         Asked again, the arms keep to the place of the first time and do not sag.
         """
-        for side, arm in [(side, arm) for side, arm in self._arms.items() if side not in self._held]:
+        for side in sorted(self._arms.keys() - self._held):
             with as_far_as_possible(f"The {side} arm cannot be told to hold"), device(f"Holding the {side} arm"):
                 position, _ = self._observe(side, is_live=False)
                 position[-1] = self._grips.get(side, position[-1])
-                arm.command_joint_pos(position)
+                self._arms[side].command_joint_pos(position)
                 self._held.add(side)
 
     def close(self) -> None:
         """Stop cameras and motors: the arms are limp afterwards."""
         self._cameras.close()
         for side, arm in self._arms.items():
-            with device(f"Closing the {side} arm"):
+            with as_far_as_possible(f"The {side} arm"), device(f"Closing the {side} arm"):
                 arm.close()
 
     def _send(self, target: NDArray[np.float64]) -> None:
