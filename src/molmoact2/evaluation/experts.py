@@ -1,4 +1,4 @@
-"""Scripted experts by the name of the environment whose tasks they can do, and how their demonstrations are disturbed."""
+"""Scripted experts by the name of the environment whose tasks they can do, and what disturbs their demonstrations."""
 
 from collections.abc import Callable
 from functools import partial
@@ -33,7 +33,9 @@ def make_libero_object_expert(environment: Any) -> Expert:
     return LiberoObjectExpert(environment)
 
 
-LIBERO_OBJECT = tuple(name for name, (suite, _) in LIBERO_NAMES.items() if suite in ("libero_object", "libero_object_swap"))
+LIBERO_OBJECT = tuple(
+    name for name, (suite, _) in LIBERO_NAMES.items() if suite in ("libero_object", "libero_object_swap")
+)
 EXPERTS: dict[str, Callable[[Any], Expert]] = {
     "so101": make_so101_expert,
     **dict.fromkeys(LIBERO_OBJECT, make_libero_object_expert),

@@ -76,7 +76,7 @@ class LiberoEnv:
         self.tasks: tuple[str, ...] = tuple(tasks) or tuple(self.suite)
         self.protocol = protocol
         self.max_steps = protocol.max_steps[base_suite(suite)]
-        self.control_hz = protocol.control_hz
+        self.control_hz = float(protocol.control_hz)
         self.image_size = (protocol.delivered_px, protocol.delivered_px)
         self.words = words_of_things({task: self.suite[task] for task in self.tasks})
         self.things: tuple[str, ...] = (*sorted(self.words.values()), GRIPPER)
@@ -120,12 +120,12 @@ class LiberoEnv:
         """The scene of a task; its simulator is made unless it is there already."""
         if self.open_scene is None or self.open_scene.task is not self.suite[task]:
             self.close()
-            simulation = Simulation(self.suite[task].description, control_hz=self.control_hz)
+            simulation = Simulation(self.suite[task].description, control_hz=self.protocol.control_hz)
             self.open_scene = Scene(task=self.suite[task], simulation=simulation, views=Views(simulation))
         return self.open_scene
 
     def initial_state(self, seed: int) -> NDArray[np.float64]:
-        """Reset the simulator and return the state [1 + positions + velocities] that the episode of `seed` starts from."""
+        """Reset the simulator; return the state [1 + positions + velocities] that the episode of `seed` starts from."""
         simulation = self.scene.simulation
         if self.protocol.initial_states == "fresh":
             state, arm = simulation.restart(seed), simulation.arm_positions()

@@ -13,8 +13,8 @@ SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero
 PRO_SUITES = tuple(f"{suite}_{change}" for suite in SUITES[:-1] for change in ("lan", "object", "swap", "task"))
 """LIBERO-PRO's variants."""
 
-STEPS_OPENPI = dict(zip(SUITES, (220, 280, 300, 520, 400), strict=True))
-STEPS_LEROBOT = dict(zip(SUITES, (280, 280, 300, 520, 400), strict=True))
+STEPS_OPENPI: Mapping[str, int] = dict(zip(SUITES, (220, 280, 300, 520, 400), strict=True))
+STEPS_LEROBOT: Mapping[str, int] = dict(zip(SUITES, (280, 280, 300, 520, 400), strict=True))
 NO_OPERATION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 """Stay, and open the gripper."""
 
@@ -30,7 +30,7 @@ class LiberoProtocol:
     settle_action: tuple[float, ...] = NO_OPERATION
     max_steps: Mapping[str, int] = field(hash=False)
     """Suite -> control steps after which an episode has failed; settling does not count."""
-    control_hz: float = 20.0
+    control_hz: int = 20
     """Actions per simulated second. The released tag "libero" says 10, the rate written into its data sets; one row of
     a chunk is one step of the simulator all the same."""
     rendered_px: int
@@ -60,8 +60,8 @@ class LiberoProtocol:
     def __post_init__(self) -> None:
         if self.settle_steps < 0 or self.rendered_px < 1 or self.delivered_px < 1 or self.control_hz <= 0:
             raise ValueError(
-                "A protocol settles for 0 or more steps, renders and delivers at least 1 pixel and has a positive rate; "
-                f"got {self.settle_steps} steps, {self.rendered_px} and {self.delivered_px} px, {self.control_hz} Hz."
+                "A protocol settles for 0 or more steps, shows at least 1 pixel and has a positive rate; got "
+                f"{self.settle_steps} steps, {self.rendered_px} and {self.delivered_px} px, {self.control_hz} Hz."
             )
 
     def digest(self) -> str:
@@ -108,5 +108,5 @@ LIBERO_NAMES: Mapping[str, tuple[str, LiberoProtocol]] = {
     **{suite: (suite, PAPER) for suite in (*SUITES, *PRO_SUITES)},
     **{f"{suite}-{name}": (suite, PRESETS[name]) for suite in SUITES for name in ("openpi", "lerobot", "small")},
 }
-"""Name of an environment -> its suite and its protocol: "libero_object" is measured as in the paper, "libero_object-openpi"
-as openpi does, and so on."""
+"""Name of an environment -> its suite and its protocol: "libero_object" is measured as in the paper,
+"libero_object-openpi" as openpi does, and so on."""

@@ -17,6 +17,13 @@ from numpy.typing import NDArray
 from molmoact2.envs.libero.quiet import ControlEnv, Observable, mujoco, sensor
 
 SNAPSHOT = "snapshot"
+FINGERS = (
+    ("gripper0_finger1_collision", "gripper0_finger1_pad_collision"),
+    ("gripper0_finger2_collision", "gripper0_finger2_pad_collision"),
+)
+"""Solid parts of each."""
+SIGNS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=np.float64)
+"""[8, 3] corners of a cube."""
 
 
 class Simulation:
@@ -27,7 +34,7 @@ class Simulation:
         control_hz: control steps per simulated second.
     """
 
-    def __init__(self, description: Path, *, control_hz: float) -> None:
+    def __init__(self, description: Path, *, control_hz: int) -> None:
         with seeded(0):
             self.control = ControlEnv(
                 bddl_file_name=str(description),
@@ -87,16 +94,33 @@ class Simulation:
         """[3] where a movable thing is now, in the world's frame."""
         return self.data.xpos[self.world.obj_body_id[thing]].copy()
 
-    def turn(self, thing: str) -> NDArray[np.float64]:
-        """[3, 3] how a movable thing is turned now."""
-        return self.data.xmat[self.world.obj_body_id[thing]].reshape(3, 3).copy()
+    def corners_m(self, thing: str) -> NDArray[np.float64]:
+        """[n, 3] corners of the boxes around a movable thing's solid parts, in the world's frame."""
+        model, data = self.model, self.data
+        parts = np.flatnonzero((model.geom_bodyid == self.world.obj_body_id[thing]) & (model.geom_contype > 0))
+        centres, halves = model.geom_aabb[parts, None, :3], model.geom_aabb[parts, None, 3:]
+        turns = data.geom_xmat[parts].reshape(-1, 3, 3)
+        corners = (centres + SIGNS * halves) @ turns.transpose(0, 2, 1) + data.geom_xpos[parts, None]
+        return corners.reshape(-1, 3)
+
+    def fingers_on(self, thing: str) -> int:
+        """How many fingers touch a movable thing: 0, 1 or 2."""
+        pairs = self.data.contact.geom
+        touching = pairs[(self.model.geom_bodyid[pairs] == self.world.obj_body_id[thing]).any(axis=1)]
+        fingers = [[self.model.geom(part).id for part in parts] for parts in FINGERS]
+        return sum(bool(np.isin(touching, parts).any()) for parts in fingers)
+
+    def fingers(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """[2] positions [m] of the finger joints and [2] their speeds [m/s]."""
+        robot, data = self.robot, self.data
+        return data.qpos[robot._ref_gripper_joint_pos_indexes], data.qvel[robot._ref_gripper_joint_vel_indexes]
 
     def grip_m(self) -> NDArray[np.float64]:
         """[3] the point between the fingertips, in the world's frame."""
         return self.data.site_xpos[self.robot.eef_site_id].copy()
 
     def grip_turn(self) -> NDArray[np.float64]:
-        """[3, 3] how the gripper is turned: its third axis points out of the hand, its second from finger to finger."""
+        """[3, 3] how the gripper is turned: the first axis goes from finger to finger, the third out of the hand."""
         return self.data.site_xmat[self.robot.eef_site_id].reshape(3, 3).copy()
 
     def close(self) -> None:

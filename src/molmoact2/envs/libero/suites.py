@@ -1,7 +1,8 @@
 """The suites, their tasks in the official order, and the tasks' official initial states.
 
 Beside LIBERO's five suites there are LIBERO-PRO's variants of four of them: "libero_object_lan" (the instruction is put
-differently), "_object" (things look different), "_swap" (things change places), "_task" (another goal in the same scene).
+differently), "_object" (things look different), "_swap" (things change places) and "_task" (another goal in the same
+scene).
 """
 
 import re
@@ -95,7 +96,7 @@ def written_instruction(description: Path) -> str:
 
 
 def words_of_things(tasks: dict[str, LiberoTask]) -> dict[str, str]:
-    """Movable thing of any of these tasks -> what it is called: "milk_1" -> "milk", with a number where there are several."""
+    """Movable thing of any of these tasks -> what it is called, with a number where there are several of its kind."""
     things = sorted({thing for task in tasks.values() for thing in task.objects()})
     kinds = [thing.rpartition("_")[0] for thing in things]
     return {
