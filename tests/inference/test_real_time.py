@@ -101,6 +101,7 @@ def test_settings_out_of_range_are_refused(options: dict, message: str):
         ({"actions": np.full((3, 5), 1e4, np.float32)}, "row 0: .* is 10000, and the nearest that is planned for 'toy"),
         ({"delay": 4}, "delay counts rows of the committed actions: it must be 0 to 3, got 4"),
         ({"delay": -1}, "0 to 3, got -1"),
+        ({"delay": 1.5}, "0 to 3, got 1.5"),
     ],
 )
 def test_plans_that_are_none_are_refused_before_anything_is_computed(plan: dict, message: str, monkeypatch):
@@ -115,9 +116,17 @@ def test_spoken_actions_cannot_begin_as_committed():
         act(mode="discrete", committed=committed())
 
 
-@pytest.mark.parametrize("plans", [committed, lambda: [committed()], lambda: [committed(), None, None]])
-def test_a_list_needs_a_plan_or_none_for_each(plans):
-    with pytest.raises(ValueError, match="2 observations need 2 committed plans or None, got"):
+@pytest.mark.parametrize(
+    ("plans", "found"),
+    [
+        (committed, "got 1 of Committed"),
+        (lambda: [committed()], "got 1 of Committed"),
+        (lambda: [committed(), None, None], "got 3 of Committed, NoneType"),
+        (lambda: np.zeros((2, WIDTH)), "got 2 of ndarray"),
+    ],
+)
+def test_a_list_needs_a_plan_or_none_for_each(plans, found: str):
+    with pytest.raises(ValueError, match=f"one or None for each: 2 here, {found}"):
         policy("tiny").act([OBSERVATION, OBSERVATION], TAG, committed=plans())
 
 

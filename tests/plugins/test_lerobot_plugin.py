@@ -287,11 +287,13 @@ def test_another_robot_is_refused(plugin):
     with pytest.raises(ValueError, match=r"observation\.state of 'so101_tabletop' has 6 numbers"):
         make(plugin, **features(plugin, width=7))
     swapped = [f"{name}.pos" for name in reversed(SO101_TABLETOP.state_names)]
-    described = SimpleNamespace(features={"observation.state": {"names": swapped}})
+    described = SimpleNamespace(fps=15, features={"observation.state": {"names": swapped}})
     with pytest.raises(ValueError, match=r"in this order, but LeRobot's robot or dataset has gripper\.pos"):
         make(plugin, dataset_meta=described)
     same = [f"{name}.pos" for name in SO101_TABLETOP.state_names]
-    make(plugin, dataset_meta=SimpleNamespace(features={"observation.state": {"names": same}}))
+    make(plugin, dataset_meta=SimpleNamespace(fps=15, features={"observation.state": {"names": same}}))
+    with pytest.raises(ValueError, match=r"has 15 rows a second, and LeRobot would play 30. Give --dataset\.fps=15"):
+        make(plugin, dataset_meta=SimpleNamespace(fps=30, features={}))
 
 
 def test_a_camera_that_is_not_there_is_named(plugin):

@@ -135,6 +135,11 @@ class MolmoAct2RemotePolicy(PreTrainedPolicy):
         card, rows = self.card, self.config.n_action_steps or self.card.n_action_steps
         if self.config.ahead >= rows:
             raise ValueError(f"ahead must be less than the {rows} rows of a plan, got {self.config.ahead}.")
+        if dataset_meta is not None and dataset_meta.fps != card.control_hz:
+            raise ValueError(
+                f"A plan for {card.tag!r} has {card.control_hz:g} rows a second, and LeRobot would play "
+                f"{dataset_meta.fps:g}. Give --dataset.fps={card.control_hz:g}."
+            )
         described = {} if dataset_meta is None else dataset_meta.features
         for key, expected in ((OBS_STATE, card.state_names), (ACTION, card.action_names)):
             check_names(card, key, expected, described.get(key, {}).get("names"))

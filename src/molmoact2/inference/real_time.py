@@ -108,10 +108,8 @@ def checked_rows(plan: Committed, stats: TagStats) -> Float32[np.ndarray, "rows 
         f"got shape {list(actions.shape)}.",
     )
     require(bool(np.isfinite(actions).all()), "committed actions must be finite, got NaN or infinity.")
-    require(
-        0 <= plan.delay <= len(actions),
-        f"delay counts rows of the committed actions: it must be 0 to {len(actions)}, got {plan.delay}.",
-    )
+    is_delay = isinstance(plan.delay, int | np.integer) and 0 <= plan.delay <= len(actions)
+    require(is_delay, f"delay counts rows of the committed actions: it must be 0 to {len(actions)}, got {plan.delay}.")
     refuse_impossible(actions, stats)
     return actions
 

@@ -96,8 +96,13 @@ class Request:
         """What is committed for each of `count` observations."""
         if self.committed is None:
             return [None] * count
-        plans = [self.committed] if isinstance(self.committed, Committed) else self.committed
-        require(len(plans) == count, f"{count} observations need {count} committed plans or None, got {len(plans)}.")
+        plans = [self.committed] if isinstance(self.committed, Committed) else list(self.committed)
+        are_plans = len(plans) == count and all(isinstance(plan, Committed | None) for plan in plans)
+        require(
+            are_plans,
+            f"committed must be a Committed(actions=…, delay=…), or for a list of observations one or None for each: "
+            f"{count} here, got {len(plans)} of {', '.join(sorted({type(plan).__name__ for plan in plans}))}.",
+        )
         return plans
 
     def initial_noise(self, shape: tuple[int, int, int], *, scale: float, is_list: bool) -> Float[Tensor, "b h a"]:
