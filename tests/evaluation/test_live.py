@@ -16,6 +16,7 @@ from rich.console import Console
 from molmoact2.control.clock import VirtualClock
 from molmoact2.control.guard import Guard, Mode
 from molmoact2.control.limits import MotionLimits
+from molmoact2.control.robot import Reading
 from molmoact2.control.strategies import make_strategy
 from molmoact2.data.reader import LeRobotDataset
 from molmoact2.data.writer import DatasetWriter
@@ -26,8 +27,12 @@ from molmoact2.evaluation.live_keys import Operator, open_terminal
 from molmoact2.evaluation.live_planners import PlannerSource, rows_per_plan
 from molmoact2.evaluation.live_recording import EpisodeRecorder, open_dataset
 from molmoact2.evaluation.live_summary import episode_sentence, summary_lines
+from molmoact2.evaluation.live_telemetry import Reporter
 from molmoact2.evaluation.live_watching import Watching, watched_run
 from molmoact2.robots.dry_run import DryRun, DryRunSettings
+from molmoact2.robots.faults import RobotInTrouble
+from molmoact2.wire.codec import decode, encode
+from molmoact2.wire.limits import Limits
 from molmoact2.wire.messages import Control, RobotCard, Telemetry
 from swinging import HZ, Diary, back_to_swing, make_loop, pose, punctual, until
 
@@ -314,3 +319,28 @@ def test_notes_are_printed_where_there_is_no_terminal():
     file = io.StringIO()
     Printer(Console(file=file)).noted(12.34, "the [arm] holds")
     assert file.getvalue() == "   12.3 s  the [arm] holds\n"
+
+
+def test_what_cannot_be_sent_is_not(robot: DryRun, clock: VirtualClock):
+    """A server takes finite numbers and notes of moderate length; in shadow there are notes alone."""
+    sent: list[Telemetry] = []
+    reporter = Reporter(sent.append, 6)
+    loop = make_loop(robot, punctual(clock), Diary(), mode=Mode.SHADOW)
+    loop.observers = [reporter]
+    reporter.noted(0.0, "x" * 9999)
+    loop.run("swing", until(clock, 1.0))
+    assert sent[0].executed.shape == (0, 6)
+    full = make_loop(FeelsNothing(robot, from_s=1.5), punctual(clock), Diary())
+    full.observers = [reporter]
+    full.run("swing", until(clock, 2.0))
+    assert sum(len(telemetry.times) for telemetry in sent) > 5
+    for telemetry in sent:
+        decode(encode(telemetry), Limits())
+
+
+class FeelsNothing(RobotInTrouble):
+    """Joints that are not numbers."""
+
+    def read(self) -> Reading:
+        reading = self.robot.read()
+        return replace(reading, state=reading.state * np.float32(np.nan if self.is_wrong else 1.0))

@@ -11,7 +11,7 @@ import pytest
 
 from molmoact2.control.clock import VirtualClock
 from molmoact2.control.plan import Plan, Planner
-from molmoact2.control.robot import Robot
+from molmoact2.control.robot import Reading, Robot
 from molmoact2.embodiments import SO101_TABLETOP
 from molmoact2.envs.so101 import So101Env
 from molmoact2.robots.faults import (
@@ -19,6 +19,7 @@ from molmoact2.robots.faults import (
     FrozenJoints,
     LatePlans,
     LostPlans,
+    RobotInTrouble,
     SpoiltPlans,
     StaleCamera,
     SwappedCameras,
@@ -100,12 +101,21 @@ def assert_was_moving(arm: Watched) -> None:
     assert max(arm.speeds_deg_per_s[: int(STRIKES_S * HZ)]) > 20
 
 
+class NotANumber(RobotInTrouble):
+    """Joints that cannot be read, and say so in numbers."""
+
+    def read(self) -> Reading:
+        reading = self.robot.read()
+        return replace(reading, state=reading.state * np.float32(np.nan if self.is_wrong else 1.0))
+
+
 ROBOTS: dict[str, tuple[Callable[[Robot], Robot], str]] = {
     "frozen front camera": (lambda arm: FrozenCamera(arm, "front", from_s=STRIKES_S), "front"),
     "frozen wrist camera": (lambda arm: FrozenCamera(arm, "wrist", from_s=STRIKES_S), "wrist"),
     "stale camera": (lambda arm: StaleCamera(arm, "wrist", from_s=STRIKES_S), "wrist"),
     "frozen joints": (lambda arm: FrozenJoints(arm, from_s=STRIKES_S), "No joint reading has changed"),
     "swapped cameras": (lambda arm: SwappedCameras(arm, "front", "wrist", from_s=STRIKES_S), "swapped"),
+    "joints that are not numbers": (lambda arm: NotANumber(arm, from_s=STRIKES_S), "the joints read [nan"),
     "unplugged": (lambda arm: Unplugged(arm, from_s=STRIKES_S, to_s=1e9), "the cable is unplugged"),
 }
 

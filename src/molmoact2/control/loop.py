@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from typing import TypeAlias
 
+import numpy as np
+
 from molmoact2.control.back_off import BackOff
 from molmoact2.control.executor import Executor
 from molmoact2.control.guard import Guard, Verdict
@@ -135,7 +137,7 @@ class ControlLoop:
     def _sense(self) -> tuple[Reading | None, Mapping[str, Frame]]:
         """Joints and pictures; nothing where a device does not answer."""
         try:
-            reading, frames = self.robot.read(), self.robot.look()
+            reading, frames = readable(self.robot.read()), self.robot.look()
         except RobotError as error:
             self._say("robot", f"The robot does not answer: {error}")
             return None, {}
@@ -259,3 +261,10 @@ class ControlLoop:
     def _tell(self, note: str) -> None:
         for observer in self.observers:
             observer.noted(self.robot.clock.now(), note)
+
+
+def readable(reading: Reading) -> Reading:
+    """The reading, if its joints are numbers; RobotError otherwise: no policy can be asked about it."""
+    if not np.isfinite(reading.state).all():
+        raise RobotError(f"the joints read {reading.state.tolist()}")
+    return reading

@@ -70,7 +70,7 @@ def watched_run(
     """
     operator = Operator()
     with ExitStack() as stack:
-        observers: list[LoopObserver] = [Reporter(source.report)]
+        observers: list[LoopObserver] = [Reporter(source.report, len(robot.embodiment.action_names))]
         roots = [] if watching.record is None else [watching.record]
         keepers = [stack.enter_context(keeping(root, robot, watching.keep_all)) for root in roots]
         observers += [keeper.recorder for keeper in keepers]
