@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from molmoact2.robots.doctor.case import CAMERA_PREFIX, Case
-from molmoact2.robots.doctor.finding import Finding, ok, unchecked, warning
+from molmoact2.robots.doctor.finding import Finding, first, ok, unchecked, warning
 
 
 def table_of_embodiments(case: Case) -> Iterable[Finding]:
@@ -41,16 +41,11 @@ def table_of_embodiments(case: Case) -> Iterable[Finding]:
         yield ok("embodiment", f"{card.tag}: {card.setup}, {card.control_mode}, {card.control_hz:g} Hz")
 
 
-def steps(case: Case) -> Iterable[Finding]:
+def steps(case: Case) -> Finding:
     """A chunk has as many steps as are executed of it."""
     card = case.card
     seen = f"{card.n_action_steps} of {card.action_horizon} steps are executed before the next look"
-    if card.n_action_steps > card.action_horizon:
-        yield warning(
-            "steps",
-            seen,
-            "the rest of the steps do not exist",
-            f"ask for at most {card.action_horizon} steps",
-        )
-    else:
-        yield ok("steps", seen)
+    too_many = warning(
+        "steps", seen, "the rest of the steps do not exist", f"ask for at most {card.action_horizon} steps"
+    )
+    return first((card.n_action_steps > card.action_horizon, too_many), (True, ok("steps", seen)))

@@ -6,33 +6,44 @@ from typing import TypeAlias
 from molmoact2.robots.doctor import camera_checks, card_checks, joint_checks, timing_checks, view_checks
 from molmoact2.robots.doctor.case import Case, Execution, Trial
 from molmoact2.robots.doctor.finding import Diagnosis, Finding
-from molmoact2.robots.doctor.sample import Sample
+from molmoact2.robots.doctor.sample import Sample, View
 from molmoact2.wire.messages import RobotCard
 
 Check: TypeAlias = Callable[[Case], Iterable[Finding]]
 
+
+def one(check: Callable[[Case], Finding]) -> Check:
+    """A check that has one thing to say."""
+    return lambda case: (check(case),)
+
+
+def each_view(check: Callable[[Case, View], Finding]) -> Check:
+    """A check of one camera, of all of them."""
+    return lambda case: (check(case, view) for view in case.sample.views.values())
+
+
 CHECKS: Mapping[str, Sequence[Check]] = {
-    "Checkpoint": (card_checks.table_of_embodiments, card_checks.steps),
+    "Checkpoint": (card_checks.table_of_embodiments, one(card_checks.steps)),
     "Cameras": (
-        camera_checks.names_of_cameras,
-        camera_checks.sizes,
-        camera_checks.frame_rates,
-        camera_checks.dead_views,
-        camera_checks.frozen_views,
+        one(camera_checks.names_of_cameras),
+        each_view(camera_checks.size),
+        each_view(camera_checks.frame_rate),
+        each_view(camera_checks.dead_view),
+        each_view(camera_checks.frozen_view),
         camera_checks.same_views,
         view_checks.swapped_views,
-        view_checks.colour_order,
+        each_view(view_checks.colour_order),
     ),
     "Joints": (
-        joint_checks.count_of_joints,
-        joint_checks.order_of_joints,
-        joint_checks.place_of_joints,
+        one(joint_checks.count_of_joints),
+        one(joint_checks.order_of_joints),
+        one(joint_checks.place_of_joints),
         joint_checks.grippers,
         joint_checks.directions,
-        joint_checks.liveness,
+        one(joint_checks.liveness),
         joint_checks.temperature,
     ),
-    "Time": (timing_checks.reading_rate, timing_checks.answer, timing_checks.first_step, timing_checks.latency),
+    "Time": (timing_checks.reading_rate, timing_checks.answer, timing_checks.first_step, one(timing_checks.latency)),
 }
 """Section of the report -> what is looked at."""
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 Severity: TypeAlias = Literal["ok", "unchecked", "warning", "problem"]
 """In order of gravity. "unchecked" is what could not be seen from what was given; it is never left out."""
 
@@ -42,6 +44,11 @@ def warning(check: str, seen: str, why: str, fix: str) -> Finding:
 def problem(check: str, seen: str, why: str, fix: str) -> Finding:
     """Nothing should move before this is mended."""
     return Finding(check=check, severity="problem", seen=seen, why=why, fix=fix)
+
+
+def first(*cases: tuple[bool | np.bool_, Finding]) -> Finding:
+    """The finding of the first case that holds; the last one has to."""
+    return next(finding for holds, finding in cases if holds)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from molmoact2.robots.doctor.case import Case, Trial
-from molmoact2.robots.doctor.finding import Finding, ok, problem, unchecked, warning
+from molmoact2.robots.doctor.finding import Finding, first, ok, problem, unchecked, warning
 
 NO_RATE = "nobody says how many actions a second this robot executes"
 SLOW = 0.9
@@ -19,38 +19,41 @@ LATE_SHARE = 0.5
 
 
 def reading_rate(case: Case) -> Iterable[Finding]:
-    """Joints are read as often as the policy acts."""
-    times_s, wanted_hz = case.sample.times_s, case.card.control_hz
-    periods = np.diff(times_s)
-    if not len(periods) or periods.min() < 0 or not periods.any():
+    """Joints are read as often as the policy acts, and recordings were."""
+    wanted_hz, periods = case.card.control_hz, np.diff(case.sample.times_s)
+    if periods.min() < 0 or not periods.any():
         yield problem(
             "reading rate",
-            f"{len(times_s)} readings whose times do not go forward",
+            f"{len(periods) + 1} readings whose times do not go forward",
             "without time nothing can be executed at the right moment",
             "see that the robot's clock is monotonic",
         )
         return
-    if not wanted_hz:
-        yield unchecked("reading rate", NO_RATE, "ask with --embodiment, or compare with its training data")
-        return
-    rate_hz, worst_s = 1 / np.median(periods[periods > 0]), periods.max()
+    rate_hz, worst_s = 1 / float(np.median(periods[periods > 0])), float(periods.max())
+    is_other_rate = case.sample.kind == "recorded" and abs(rate_hz - wanted_hz) > (1 - SLOW) * wanted_hz
     seen = f"{rate_hz:.1f} a second, at most {1000 * worst_s:.0f} ms apart; the policy acts at {wanted_hz:g} Hz"
-    if rate_hz < SLOW * wanted_hz:
-        yield warning(
-            "reading rate",
-            seen,
-            "the arm is commanded on old news",
-            "look for a slow bus, camera or computer; read less often what is not needed",
-        )
-    else:
-        yield ok("reading rate", seen)
-    if case.sample.kind == "recorded" and abs(rate_hz - wanted_hz) > (1 - SLOW) * wanted_hz:
-        yield warning(
-            "recorded rate",
-            f"recorded at {rate_hz:.1f} Hz, the checkpoint acts at {wanted_hz:g} Hz",
-            "a chunk of the policy lasts as long as its training data say; played at another rate it is another motion",
-            f"record, or resample, at {wanted_hz:g} Hz",
-        )
+    yield first(
+        (not wanted_hz, unchecked("reading rate", NO_RATE, "compare with its training data")),
+        (
+            is_other_rate,
+            warning(
+                "reading rate",
+                f"recorded at {rate_hz:.1f} Hz, the policy acts at {wanted_hz:g} Hz",
+                "a chunk of the policy lasts as long as its training data say; at another rate it is another motion",
+                f"record, or resample, at {wanted_hz:g} Hz",
+            ),
+        ),
+        (
+            rate_hz < SLOW * wanted_hz,
+            warning(
+                "reading rate",
+                seen,
+                "the arm is commanded on old news",
+                "look for a slow bus, camera or computer; read less often what is not needed",
+            ),
+        ),
+        (True, ok("reading rate", seen)),
+    )
 
 
 def answer(case: Case) -> Iterable[Finding]:
@@ -77,31 +80,26 @@ def first_step(case: Case) -> Iterable[Finding]:
     worst = int(np.argmax(np.where(case.gripper, 0.0, share)))
     name, unit = case.card.action_names[worst], case.units[worst]
     seen = f"the first action is farthest from the arm in {name}: {leap[worst]:+.3g} {unit}"
-    if share[worst] > FAR_SHARE:
-        yield warning(
-            "first step",
-            f"{seen}, {100 * share[worst]:.0f} % of where the training data were",
-            "a policy goes on from where the arm is; a leap is a sign of another unit, sign or zero, or of a pose "
-            "that it has never seen",
-            "mend the joints first; if they are right, begin at a pose in which a task begins",
-        )
-    else:
-        yield ok("first step", seen)
+    leaps = warning(
+        "first step",
+        f"{seen}, {100 * share[worst]:.0f} % of where the training data were",
+        "a policy goes on from where the arm is; a leap is a sign of another unit, sign or zero, or of a strange pose",
+        "mend the joints first; if they are right, begin at a pose in which a task begins",
+    )
+    yield first((share[worst] > FAR_SHARE, leaps), (True, ok("first step", seen)))
 
 
-def latency(case: Case) -> Iterable[Finding]:
+def latency(case: Case) -> Finding:
     """Answers come before there is nothing left to execute."""
     card, act_s = case.card, case.trial.seconds
     if act_s is None:
-        yield unchecked(
+        return unchecked(
             "latency",
             "nobody measured how long an answer takes",
             "compare with a server (--server), or ask the checkpoint here too (--ask)",
         )
-        return
     if not card.control_hz:
-        yield unchecked("latency", f"an answer takes {1000 * act_s:.0f} ms; {NO_RATE}")
-        return
+        return unchecked("latency", f"an answer takes {1000 * act_s:.0f} ms; {NO_RATE}")
     executed_s, planned_s = card.n_action_steps / card.control_hz, card.action_horizon / card.control_hz
     seen = (
         f"an answer takes {1000 * act_s:.0f} ms; {card.n_action_steps} of {card.action_horizon} planned steps are "
@@ -110,25 +108,24 @@ def latency(case: Case) -> Iterable[Finding]:
     pause_share, late_share = act_s / (act_s + executed_s), act_s / planned_s
     match case.execution:
         case "open-loop" if pause_share > PAUSE_SHARE:
-            yield warning(
+            return warning(
                 "latency",
                 f"{seen}; the arm stands still {100 * pause_share:.0f} % of the time",
                 "it waits for every chunk, and moves unlike its training data where it starts and stops",
                 "execute asynchronously, or make the policy faster (fewer flow steps, no thinking, another device)",
             )
         case "asynchronous" if late_share >= 1:
-            yield problem(
+            return problem(
                 "latency",
                 f"{seen}; a plan is over before it arrives",
                 "nothing would ever be executed",
                 "make the policy faster (fewer flow steps, no thinking, another device), or execute open loop",
             )
         case "asynchronous" if late_share > LATE_SHARE:
-            yield warning(
+            return warning(
                 "latency",
                 f"{seen}; {100 * late_share:.0f} % of a plan is over when it arrives",
                 "the arm acts on what it saw long ago, and any delay leaves it without a plan",
                 "make the policy faster (fewer flow steps, no thinking, another device)",
             )
-        case _:
-            yield ok("latency", seen)
+    return ok("latency", seen)

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molmoact2.robots.doctor.case import Case
-from molmoact2.robots.doctor.finding import Finding, ok, problem, unchecked, warning
+from molmoact2.robots.doctor.finding import Finding, first, ok, problem, unchecked, warning
 from molmoact2.robots.doctor.sample import View
 
+LOOK = "look at the pictures yourself (--picture), or give a recording: --reference DATASET"
 STILL_STD = 6.0
 """Grey levels: a pixel that varies less over time shows the room, not the arm; a camera's noise is less than that."""
 STILLER = 0.1
@@ -26,82 +27,90 @@ BLUE = 1.4
 
 
 def swapped_views(case: Case) -> Iterable[Finding]:
-    """Each camera shows what its name says: as in the training data, or by how it moves with the arm."""
-    views = case.sample.views
-    references = {name: reference for name in views if (reference := case.reference_view(name))}
-    if len(references) >= 2:
-        yield from swapped_by_reference(views, references)
-    elif case.embodiment is not None and set(case.embodiment.camera_roles) == {"scene", "wrist"}:
-        yield from swapped_by_motion(case)
-    else:
-        yield unchecked("swapped views", "not to be told for these cameras", "give a recording: --reference DATASET")
+    """Each camera shows what its name says: as in the recording, or by how it moves with the arm."""
+    references = {name: known for name in case.sample.views if (known := case.reference_view(name))}
+    roles = set() if case.embodiment is None else set(case.embodiment.camera_roles)
+    match len(references) >= 2, roles == {"scene", "wrist"}:
+        case True, _:
+            yield from swapped_by_reference(case.sample.views, references)
+        case _, True:
+            yield swapped_by_motion(case)
+        case _:
+            yield unchecked(
+                "swapped views", "not to be told for these cameras", "give a recording: --reference DATASET"
+            )
 
 
 def swapped_by_reference(views: Mapping[str, View], references: Mapping[str, View]) -> Iterable[Finding]:
-    """Compare what each camera shows with what it and the others showed in the training data."""
+    """Compare what each camera shows with what it and the others showed in the recording."""
     for one, other in itertools.combinations(references, 2):
         straight = (likeness(views[one], references[one]) + likeness(views[other], references[other])) / 2
         crossed = (likeness(views[one], references[other]) + likeness(views[other], references[one])) / 2
         seen = f"{one} and {other}: likeness to the recording {straight:.2f}, with names exchanged {crossed:.2f}"
-        if crossed > max(straight, 0.0) + CERTAIN:
-            yield problem("swapped views", seen, "the policy takes one view for the other", "exchange their devices")
-        elif straight > crossed + CERTAIN:
-            yield ok("swapped views", seen)
-        else:
-            yield unchecked("swapped views", f"{seen}: too close to tell", "look at the pictures yourself: --picture")
+        yield first(
+            (
+                crossed > max(straight, 0.0) + CERTAIN,
+                problem("swapped views", seen, "the policy takes one view for the other", "exchange their devices"),
+            ),
+            (straight > crossed + CERTAIN, ok("swapped views", seen)),
+            (True, unchecked("swapped views", f"{seen}: too close to tell", "look at the pictures: --picture")),
+        )
 
 
-def swapped_by_motion(case: Case) -> Iterable[Finding]:
+def swapped_by_motion(case: Case) -> Finding:
     """While the arm moves, most of what a camera beside it shows stands still, and most of what its own shows moves."""
     assert case.embodiment is not None
     roles = dict(zip(case.embodiment.cameras, case.embodiment.camera_roles, strict=False))
     still: dict[str, list[float]] = {"scene": [], "wrist": []}
-    for name, known in case.given_cameras.items():
-        if known in roles:
-            still[roles[known]].append(still_share(case.sample.views[name]))
-    if not all(still.values()) or not case.has_joints or not case.arm_moved:
-        yield unchecked(
-            "swapped views",
-            "the arm did not move, so it cannot be seen which camera moves with it",
-            "look at the pictures yourself (--picture), or give a recording: --reference DATASET",
-        )
-        return
+    for name in [name for name, known in case.given_cameras.items() if known in roles]:
+        still[roles[case.given_cameras[name]]].append(still_share(case.sample.views[name]))
+    missing = [role for role, shares in still.items() if not shares]
+    if missing or not case.has_joints or not case.arm_moved:
+        reason = f"there is no {missing[0]} view" if missing else "the arm did not move"
+        return unchecked("swapped views", f"{reason}, so it cannot be seen which camera moves with it", LOOK)
     scene, wrist = np.mean(still["scene"]), np.mean(still["wrist"])
     seen = f"while the arm moves, {100 * scene:.0f} % of scene views and {100 * wrist:.0f} % of wrist views stand still"
-    if wrist > scene + STILLER:
-        yield warning(
-            "swapped views",
-            seen,
-            "the view that moves with the arm is the one called a scene: they are probably exchanged",
-            "look at the pictures (--picture), and exchange the devices of the two names",
-        )
-    else:
-        yield ok("swapped views", seen)
+    return first(
+        (
+            wrist > scene + STILLER,
+            warning(
+                "swapped views",
+                seen,
+                "the view that moves with the arm is the one called a scene: they are probably exchanged",
+                "look at the pictures (--picture), and exchange the devices of the two names",
+            ),
+        ),
+        (True, ok("swapped views", seen)),
+    )
 
 
-def colour_order(case: Case) -> Iterable[Finding]:
-    """Red comes first. Without a recording to compare with this is a suspicion at most."""
-    for name, view in case.sample.views.items():
-        red, _, blue = view.picture.reshape(-1, 3).mean(axis=0)
-        reference = case.reference_view(name)
-        warmth = 0.0 if reference is None else colour_likeness(view, reference)
-        seen = f"{name}: mean red {red:.0f}, mean blue {blue:.0f}"
-        if warmth < OTHER_COLOURS:
-            yield warning(
+def colour_order(case: Case, view: View) -> Finding:
+    """Red comes first. This is a suspicion at most."""
+    red, _, blue = view.picture.reshape(-1, 3).mean(axis=0)
+    reference = case.reference_view(view.name)
+    warmth = 0.0 if reference is None else colour_likeness(view, reference)
+    seen = f"{view.name}: mean red {red:.0f}, mean blue {blue:.0f}"
+    return first(
+        (
+            warmth < OTHER_COLOURS,
+            warning(
                 "colour order",
                 f"{seen}; what is red in the recording is blue here (likeness {warmth:.2f})",
                 "red and blue are probably exchanged, and the policy sees other colours than it learned",
                 "exchange red and blue: OpenCV gives blue first",
-            )
-        elif reference is None and blue > BLUE * red:
-            yield warning(
+            ),
+        ),
+        (
+            reference is None and blue > BLUE * red,
+            warning(
                 "colour order",
                 seen,
                 "rooms, wood and skin are redder than they are blue: red and blue may be exchanged",
                 "look at the picture (--picture); OpenCV gives blue first",
-            )
-        else:
-            yield ok("colour order", seen)
+            ),
+        ),
+        (True, ok("colour order", seen)),
+    )
 
 
 def likeness(one: View, other: View) -> float:
