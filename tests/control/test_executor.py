@@ -117,6 +117,13 @@ def test_latency_is_what_is_seldom_exceeded():
     assert arm.latency_steps == 1, "it follows the last plans, and 0.1 s is exactly one row"
 
 
+def test_plans_that_are_too_late_count_as_latency():
+    arm = executor()
+    for sequence in range(3):
+        assert arm.take(plan(np.zeros(2), float(sequence), sequence), sequence + 0.7) is not None
+    assert arm.latency_steps == 7
+
+
 def test_it_asks_early_by_the_latency():
     arm = executor(every=5)
     arm.take(plan(np.zeros(20), 0.0, 0), 0.2)

@@ -58,13 +58,13 @@ class Executor:
         self.reset_at_s = -math.inf
 
     def take(self, plan: Plan, now: float) -> Trouble | None:
-        """Execute a plan from now on; a Trouble says why it is dropped instead, and then nothing has changed."""
-        refusal = self.refusal(plan, now)
-        if refusal is not None:
-            kind, message = refusal
+        """Execute a plan from now on; a Trouble says why it is dropped instead, and targets stay as they are."""
+        kind, message = self.refusal(plan, now)
+        if kind in (None, "late"):
+            self.latencies_s.append(now - plan.observed_at_s)
+        if kind is not None:
             self.dropped[kind] += 1
             return Trouble(sequence=plan.sequence, message=f"Plan {plan.sequence} is dropped: {message}")
-        self.latencies_s.append(now - plan.observed_at_s)
         was_still = self.strategy.target(self.courses, plan.observed_at_s) is None and self.target(now) is None
         course = Course(
             rows=plan.actions.astype(np.float64),
@@ -77,8 +77,8 @@ class Executor:
         self.num_taken += 1
         return None
 
-    def refusal(self, plan: Plan, now: float) -> tuple[str, str] | None:
-        """Kind and explanation of what is wrong with a plan, if something is."""
+    def refusal(self, plan: Plan, now: float) -> tuple[str | None, str]:
+        """Kind and explanation of what is wrong with a plan; (None, "") where nothing is."""
         age = now - plan.observed_at_s
         width_is_right = plan.actions.ndim == 2 and len(plan.actions) > 0 and plan.actions.shape[1] == self.action_dim
         duration = len(plan.actions) * plan.period_s
@@ -86,7 +86,7 @@ class Executor:
             (width_is_right, "width", f"shape {plan.actions.shape}, expected rows of {self.action_dim} numbers."),
             (bool(np.isfinite(plan.actions).all()), "non-finite", "it holds numbers that are not finite."),
             (
-                math.isclose(plan.period_s, self.period_s, rel_tol=1e-3) and age >= -ALMOST_S,
+                math.isclose(plan.period_s, self.period_s, rel_tol=1e-3) and -ALMOST_S <= age < math.inf,
                 "timing",
                 f"observed {age:.3f} s ago with a period of {plan.period_s:.4f} s; "
                 f"expected the past and {self.period_s:.4f} s.",
@@ -107,7 +107,7 @@ class Executor:
                 f"it is {age:.2f} s old and covers {duration:.2f} s: all its rows have passed.",
             ),
         )
-        return next(((kind, message) for is_right, kind, message in checks if not is_right), None)
+        return next(((kind, message) for is_right, kind, message in checks if not is_right), (None, ""))
 
     def target(self, now: float) -> NDArray[np.float64] | None:
         """[action_dim] where to be now; None where nothing is planned, and then the arm has to hold."""

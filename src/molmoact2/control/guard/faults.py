@@ -53,6 +53,11 @@ class Fault:
         return SEVERITIES[self.kind]
 
 
+def found(is_so: bool, kind: str, message: str) -> tuple[Fault, ...]:
+    """The finding, if it is so."""
+    return (Fault(kind=kind, message=message),) if is_so else ()
+
+
 def must_hold(faults: Iterable[Fault]) -> bool:
     """Whether one of them keeps the arm from moving."""
     return any(fault.severity > Severity.NOTE for fault in faults)

@@ -10,16 +10,16 @@ It is driven by the time that it is given, so the same inputs always give the sa
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from molmoact2.control.guard.faults import Fault, Ledger, Severity, must_hold
+from molmoact2.control.guard.faults import Fault, Ledger, Severity, found, must_hold
 from molmoact2.control.guard.grip import Grip
-from molmoact2.control.guard.senses import Body, Eyes, measured
+from molmoact2.control.guard.senses import Body, Eyes, Felt, felt
 from molmoact2.control.guard.targets import Targets
 from molmoact2.control.guard.workspace import Fence
 from molmoact2.control.limiter import Limiter, Motion
@@ -139,37 +139,44 @@ class Guard:
         """
         elapsed_s = now - self.last_now
         self.last_now = now if math.isfinite(now) else self.last_now
-        state = measured(reading, len(self.limits.names))
-        commanded = self.motion.position if self.motion is not None and self.mode is not Mode.SHADOW else None
+        body = felt(reading, len(self.limits.names))
+        state = None if body is None else body.state
         faults = [
-            *clock_faults(elapsed_s),
-            *self.body.check(reading, commanded, now),
+            *found(not elapsed_s > 0, "clock", f"The clock went by {elapsed_s:.4f} s since the last tick."),
+            *self.body.check(body, self.commanded, now),
             *self.eyes.check(frames, state, now),
         ]
-        if self.mode is not Mode.HOLD and self.ledger.latched is None and not must_hold(faults):
+        is_idle = self.mode is Mode.HOLD or self.ledger.latched is not None or must_hold(faults)
+        if not is_idle:
             faults += self.targets.check(target, self.last_target, state, now)
-        is_holding = target is None or self.mode is Mode.HOLD or self.ledger.latched is not None or must_hold(faults)
+        follows = target is not None and not is_idle and not must_hold(faults)
         if self.motion is None:
             self.motion = None if state is None else Motion.at_rest(state)
-        elif elapsed_s > 0 and is_holding:
-            self.motion = self.held(self.motion, state, elapsed_s, {fault.kind for fault in faults})
-        elif elapsed_s > 0 and target is not None:
-            self.motion, notes = self.moved(self.resumed(self.motion, state), target, reading, elapsed_s)
+        elif follows:
+            assert body is not None, "joints that cannot be read are a fault"
+            assert target is not None
+            self.motion, notes = self.moved(self.resumed(self.motion, body), target, body, elapsed_s)
             faults += notes
-        self.last_target = None if is_holding or target is None else np.asarray(target, dtype=np.float64)
+        elif elapsed_s > 0:
+            self.motion = self.held(self.motion, state, elapsed_s, {fault.kind for fault in faults})
+        self.last_target = np.asarray(target, dtype=np.float64) if follows else None
         self.num_findings.update(fault.kind for fault in faults)
         news = self.ledger.record(faults, now, may_latch=self.mode is not Mode.SHADOW)
-        proposal = None if self.motion is None else self.motion.position.astype(np.float32)
         return Verdict(
-            command=None if self.mode is Mode.SHADOW else proposal,
-            proposal=proposal,
+            command=rounded(self.commanded),
+            proposal=rounded(self.motion and self.motion.position),
             mode=self.mode,
-            is_holding=is_holding,
+            is_holding=not follows,
             needs_human=self.ledger.latched is not None,
-            wants_plan=is_holding and target is not None,
+            wants_plan=target is not None and not follows,
             faults=tuple(faults),
             news=news,
         )
+
+    @property
+    def commanded(self) -> Vector | None:
+        """[joints] what the motors were told; None in shadow, and before the joints were read."""
+        return None if self.motion is None or self.mode is Mode.SHADOW else self.motion.position
 
     def switch(self, mode: Mode) -> None:
         """Change the mode. The arm goes on from its pose: at rest, as measured, where nothing was commanded before."""
@@ -205,7 +212,7 @@ class Guard:
             mode=self.mode,
             needs_human=self.ledger.latched is not None,
             latched=self.ledger.latched,
-            last_command=None if self.motion is None else self.motion.position.astype(np.float32),
+            last_command=rounded(self.commanded),
             num_findings=dict(self.num_findings),
         )
 
@@ -219,36 +226,32 @@ class Guard:
             return self.limiter.brake(motion, elapsed_s)
         return self.limiter.follow(motion, self.relief, elapsed_s, self.limits.slow_share)
 
-    def resumed(self, motion: Motion, state: Vector | None) -> Motion:
+    def resumed(self, motion: Motion, body: Felt) -> Motion:
         """After holding: from the commanded pose, or from the measured one for joints that are elsewhere by now."""
         self.relief = None
-        if self.last_target is not None or state is None:
-            return motion
-        is_far = np.abs(state - motion.position) > np.array(self.limits.tracking_error)
-        is_elsewhere = is_far & (motion.velocity == 0)
-        position = np.where(is_elsewhere, state, motion.position)
-        return Motion(position=position, velocity=motion.velocity, aim=position)
+        is_far = np.abs(body.state - motion.position) > np.array(self.limits.tracking_error)
+        is_elsewhere = is_far & (motion.velocity == 0) & (self.last_target is None)
+        position = np.where(is_elsewhere, body.state, motion.position)
+        return Motion(position=position, velocity=motion.velocity, aim=np.where(is_elsewhere, position, motion.aim))
 
     def moved(
-        self, motion: Motion, target: NDArray[np.floating], reading: Reading | None, elapsed_s: float
+        self, motion: Motion, target: NDArray[np.floating], body: Felt, elapsed_s: float
     ) -> tuple[Motion, list[Fault]]:
         """One tick towards a target that was not refused, and what had to be changed about it."""
         aim = np.clip(np.asarray(target, dtype=np.float64), self.limiter.lowest, self.limiter.highest)
-        aim, notes = self.grip.eased(motion.position, aim, reading, elapsed_s)
+        aim, notes = self.grip.eased(motion.position, aim, body, elapsed_s)
         after, more = self.inside(motion, aim, elapsed_s)
         behind = np.abs(aim - after.position) / (self.limiter.speed * self.limits.period_s)
         worst = int(behind.argmax())
-        if behind[worst] > WORTH_MENTIONING and not more:
-            message = (
-                f"The command of {self.limits.named(worst, after.position[worst])} is kept behind the target of "
-                f"{aim[worst]:.4g} by the limits of speed and acceleration."
-            )
-            more = [Fault(kind="limited", message=message)]
-        return after, [*notes, *more]
+        message = (
+            f"The command of {self.limits.named(worst, after.position[worst])} is kept behind the target of "
+            f"{aim[worst]:.4g} by the limits of speed and acceleration."
+        )
+        return after, [*notes, *(more or found(bool(behind[worst] > WORTH_MENTIONING), "limited", message))]
 
     def inside(self, motion: Motion, aim: Vector, elapsed_s: float) -> tuple[Motion, list[Fault]]:
         """One tick towards a target, as fast as the arm could still brake inside its workspace."""
-        pace = self.limits.slow_share if self.mode is Mode.SLOW else 1.0
+        pace = {Mode.SLOW: self.limits.slow_share}.get(self.mode, 1.0)
         after = self.limiter.follow(motion, aim, elapsed_s, pace)
         if self.fence is None or self.fence.allows(motion, after):
             return after, []
@@ -259,10 +262,9 @@ class Guard:
         return kept, [Fault(kind="workspace", message=self.fence.described(after) + ": slowed.")]
 
 
-def clock_faults(elapsed_s: float) -> Iterator[Fault]:
-    """A clock that does not go forward."""
-    if not elapsed_s > 0:
-        yield Fault(kind="clock", message=f"The clock went from the last tick to this one by {elapsed_s:.4f} s.")
+def rounded(pose: Vector | None) -> NDArray[np.float32] | None:
+    """A pose as motors are told it."""
+    return None if pose is None else pose.astype(np.float32)
 
 
 def joined(one: Motion, other: Motion, takes_one: NDArray[np.bool_]) -> Motion:
