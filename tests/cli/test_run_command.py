@@ -35,6 +35,12 @@ def refused(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
         (("--robot", "dry-run"), "either --server URL or --policy CHECKPOINT"),
         (("--robot", "dry-run", "--server", "ws://localhost:1", "--policy", "x"), "either --server URL or --policy"),
         (("--robot", "dry-run", "--server", "http://localhost:1"), "like ws://127.0.0.1:8000"),
+        pytest.param(
+            ("--robot", "dry-run", "--server", "ws://127.0.0.1:9"),
+            "The server at ws://127.0.0.1:9 does not answer",
+            marks=pytest.mark.slow,
+            id="it is waited for",
+        ),
         (("--robot", "so101", "--policy", "nano-so101"), "lacks calibration, port"),
         (("--robot", "dry-run", "--policy", "nano-so101", "--execution", "blend", "--every", "3"), "--every"),
         (("--robot", "dry-run", "--policy", "nano-so101", "--episodes", "0"), "--episodes"),

@@ -73,6 +73,7 @@ class Run:
         """Run the episodes, and say what became of them."""
         from rich.console import Console
 
+        from molmoact2.client import ConnectionLostError, RefusedError
         from molmoact2.control.robot import RobotError
         from molmoact2.evaluation.live_summary import episode_sentence, summary_lines
 
@@ -84,6 +85,8 @@ class Run:
                     records.append(record)
         except RobotError as error:
             raise ValueError(f"The robot does not answer: {error}") from None
+        except (ConnectionLostError, RefusedError) as error:
+            raise ValueError(f"The server at {self.server} does not answer: {error}") from None
         finally:
             for line in summary_lines(records) if records else []:
                 console.print(line, soft_wrap=True)
@@ -124,7 +127,7 @@ class Run:
 
     def _source(self, robot: "Robot", stack: ExitStack) -> "PlannerSource":
         """Who plans."""
-        from molmoact2.client import Client, ConnectionLostError, RefusedError
+        from molmoact2.client import Client
         from molmoact2.evaluation.live_planners import Asking, checkpoint_source, server_source
 
         asking = Asking(
@@ -137,10 +140,7 @@ class Run:
         assert self.server is not None, "checked before"
         token = None if self.token_file is None else self.token_file.read_text(encoding="utf-8").strip()
         client = stack.enter_context(Client(self.server, token=token))
-        try:
-            return server_source(client, robot.embodiment, robot.clock, asking)
-        except (ConnectionLostError, RefusedError) as error:
-            raise ValueError(f"The server at {self.server} does not answer: {error}") from None
+        return server_source(client, robot.embodiment, robot.clock, asking)
 
     def _strategy(self, source: "PlannerSource") -> "Strategy":
         """How plans are joined."""

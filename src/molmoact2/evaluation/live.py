@@ -120,7 +120,8 @@ class LiveRun:
 
     def episode(self, scene: Scene) -> Record:
         """One episode."""
-        instruction, counts, planner = self.stage.begin(scene), Counts(), self.source.start(scene.seed)
+        planner, counts = self.source.start(scene.seed), Counts()
+        instruction = self.stage.begin(scene)
         self.operator.begin(held=self.stage.begins_held)
         self.begun(f"{self.source.label}, {scene.task or 'episode'} {scene.seed or ''}".strip(), counts)
         embodiment = self.robot.embodiment
