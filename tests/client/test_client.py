@@ -357,6 +357,19 @@ def test_the_newest_question_wins_and_order_does_not_matter():
         asyncio.run(ask_thrice(server.url))
 
 
+def test_any_thread_may_ask(server: FakeServer):
+    def ask(_: int) -> str:
+        try:
+            return f"{client.act(OBSERVATION).actions.shape}"
+        except RefusedError as error:
+            return error.code
+
+    with client_of(server) as client, ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(ask, range(40))) <= {"(3, 6)", "superseded"}
+        assert ask(0) == "(3, 6)"
+        assert client.num_connections == 1
+
+
 def test_a_reset_drops_what_was_asked_before():
     async def script(peer: Peer) -> None:
         await peer.greet()

@@ -193,8 +193,9 @@ class AsyncClient:
 
     def wishes(self) -> list[Control]:
         """What an operator wished since the last call, oldest first; the newest 256 are kept."""
-        wishes = list(self._wishes)
-        self._wishes.clear()
+        wishes: list[Control] = []
+        while self._wishes:  # one by one, because another may come meanwhile
+            wishes.append(self._wishes.popleft())
         return wishes
 
     async def _report(self, link: Link, data: bytes) -> None:
