@@ -51,8 +51,9 @@ class GuardedHTTP(H11Protocol):
         self.for_the_head, self.for_the_reader = Patience(settings.first_byte_s), Patience(settings.write_s)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Turn away who has too many connections."""
+        """Turn away who has too many connections. From the first byte that waits for a client to read, time runs."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)
         clients = [other.client for other in self.connections if isinstance(other, GuardedHTTP | GuardedWebSocket)]
         num_open = sum(client is not None and client[:1] == self.client[:1] for client in clients if self.client)
         if num_open > self.settings.connections_per_client:
@@ -93,6 +94,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
     def __init__(self, settings: ServerSettings, **context: Any) -> None:
         super().__init__(**context)
         self.for_the_reader = Patience(settings.write_s)
+        self.close_timeout = settings.write_s
 
     def handle_cont(self, event: Frame) -> None:
         """Give up on a message that never ends."""
@@ -131,6 +133,7 @@ def uvicorn_config(app: Any, settings: ServerSettings, *, message_bytes: int) ->
         ws_ping_timeout=3 * settings.ping_s,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
+        timeout_keep_alive=max(1, round(settings.first_byte_s)),
         timeout_graceful_shutdown=round(settings.shutdown_s),
         server_header=False,
         log_level="warning",

@@ -21,6 +21,8 @@ from molmoact2.wire.observation import checked_observation
 INSTRUCTION = ("instruction", "prompt", "task", "question", "task_description")
 STATE = (("state",), ("states",), ("observation/state",), ("observation.state",))
 """Alternatives, each the keys whose values make up the state, in order."""
+MOST_NAMES, LONGEST_NAME = 24, 48
+"""Of a client's own words that are said back to it."""
 CAMERA_PREFIXES = ("", PREFIX, "observation/images/", "observation/")
 
 
@@ -79,7 +81,7 @@ def heard(fields: Mapping[str, Any], stats: TagStats, limits: Limits, *, known: 
         limits,
     )
     used = {*cameras.values(), *state, *instruction, *known}
-    return Heard(observation=observation, unknown=tuple(sorted(fields.keys() - used)))
+    return Heard(observation=observation, unknown=shortened(sorted(fields.keys() - used)))
 
 
 def cameras_in(fields: Mapping[str, Any], stats: TagStats) -> dict[str, str]:
@@ -95,7 +97,7 @@ def cameras_in(fields: Mapping[str, Any], stats: TagStats) -> dict[str, str]:
     if given.keys() not in (set(own), set(PARTIAL_VIEWS.get(stats.tag, own))):
         missing = {camera: names_of(camera, stats.tag) for camera in own if camera not in given}
         text = "; ".join(f"{camera} (as {', '.join(names)})" for camera, names in missing.items())
-        raise WireError(f"{stats.tag} has cameras that are missing: {text}. Got {', '.join(fields)}.", code="unfit")
+        raise WireError(f"{stats.tag} has cameras that are missing: {text}. Got {listed(fields)}.", code="unfit")
     return given
 
 
@@ -110,7 +112,7 @@ def one_of(fields: Mapping[str, Any], ways: Sequence[tuple[str, ...]], what: str
     said = [way for way in ways if fields.keys() >= set(way)]
     if len(said) != 1:
         allowed = ", or ".join(" and ".join(way) for way in ways)
-        found = ", or ".join(" and ".join(way) for way in said) or f"none in {', '.join(fields)}"
+        found = ", or ".join(" and ".join(way) for way in said) or f"none in {listed(fields)}"
         raise WireError(f"{what} must be given once, as {allowed}; got {found}.", code="unfit")
     return said[0]
 
@@ -127,3 +129,13 @@ def numbers(value: Any) -> NDArray[np.float64]:
     if not all(type(one) in (int, float) for one in listed):
         raise WireError("The state must be numbers, a list of numbers, or an array.", code="unfit")
     return np.array(listed, np.float64)
+
+
+def shortened(names: Sequence[str]) -> tuple[str, ...]:
+    """The first of some names that a stranger chose, none of them long."""
+    return tuple(name[:LONGEST_NAME] for name in names[:MOST_NAMES])
+
+
+def listed(names: Iterable[str]) -> str:
+    """Some names that a stranger chose, as text."""
+    return ", ".join(shortened(list(names))) or "nothing"
