@@ -72,3 +72,16 @@ def test_files_that_are_not_settings(tmp_path: Path, name: str, content: bytes, 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=advice):
         read_settings(tmp_path / name, So101Settings)
+
+
+@pytest.mark.parametrize(
+    ("tag", "advice"),
+    [
+        ("yam_dual_molmoact2", "has 14 joints and this robot 6. Such are so101_tabletop, so100_so101_molmoact2"),
+        ("so101_tablet", "Did you mean 'so101_tabletop'"),
+    ],
+)
+def test_robot_is_run_as_an_embodiment_of_its_width(tag: str, advice: str):
+    assert So101Settings(port="x", calibration="new", embodiment="so101_tabletop")
+    with pytest.raises(ValueError, match=advice):
+        settings_of(NEEDED | {"embodiment": tag}, So101Settings, where="robot.toml")

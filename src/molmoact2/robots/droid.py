@@ -15,6 +15,7 @@ from molmoact2.control.clock import WallClock
 from molmoact2.control.robot import Clock, Frame, Reading
 from molmoact2.embodiments import EMBODIMENTS
 from molmoact2.robots.cameras import Cameras, CameraSettings
+from molmoact2.robots.settings import check_embodiment
 from molmoact2.robots.vendor import DEVICE_ERRORS, as_far_as_possible, checked_target, device, driver, joints
 
 INSTALL = "pip install git+https://github.com/droid-dataset/droid, with zerorpc"
@@ -35,6 +36,9 @@ class DroidSettings(CameraSettings):
     """Start arm and gripper controllers on it; False where they run already."""
     embodiment: str = "franka_droid"
     """Tag of the checkpoint."""
+
+    def __post_init__(self) -> None:
+        check_embodiment(self.embodiment, width=ARM_JOINTS + 1)
 
 
 class Server(Protocol):

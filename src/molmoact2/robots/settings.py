@@ -8,6 +8,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from molmoact2.embodiments import EMBODIMENTS
 from molmoact2.registry import unknown
 
 Settings = TypeVar("Settings")
@@ -69,3 +70,12 @@ def named(hint: Any) -> str:
     """A type hint in words."""
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     return words.get(hint) or {dict: "a table", tuple: "a list"}.get(get_origin(hint)) or str(hint)
+
+
+def check_embodiment(tag: str, *, width: int) -> None:
+    """ValueError for an embodiment that is not known, or that has not as many joints as the robot."""
+    if tag not in EMBODIMENTS:
+        raise unknown("embodiment", tag, EMBODIMENTS)
+    if (known := len(EMBODIMENTS[tag].state_names)) != width:
+        fitting = [other for other, embodiment in EMBODIMENTS.items() if len(embodiment.state_names) == width]
+        raise ValueError(f"{tag} has {known} joints and this robot {width}. Such are {', '.join(fitting)}.")

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from molmoact2.control.clock import WallClock
 from molmoact2.control.robot import Clock, Frame, Reading, RobotError
 from molmoact2.embodiments import EMBODIMENTS, SO_JOINTS
-from molmoact2.registry import unknown
 from molmoact2.robots.calibration import SO_FRAMES
 from molmoact2.robots.cameras import Cameras, CameraSettings
+from molmoact2.robots.settings import check_embodiment
 from molmoact2.robots.vendor import as_far_as_possible, checked_target, device, driver, joints
 
 INSTALL = "pip install 'lerobot[feetech]>=0.4.4'"
@@ -46,6 +46,9 @@ class So101Settings(CameraSettings):
     model: Literal["so100", "so101"] = "so101"
     embodiment: str = "so100_so101_molmoact2"
     """Tag of the checkpoint."""
+
+    def __post_init__(self) -> None:
+        check_embodiment(self.embodiment, width=len(SO_JOINTS))
 
 
 class Bus(Protocol):
@@ -89,8 +92,6 @@ class So101:
     command_hz = 30.0
 
     def __init__(self, settings: So101Settings, follower: Follower, cameras: Cameras, clock: Clock) -> None:
-        if settings.embodiment not in EMBODIMENTS:
-            raise unknown("embodiment", settings.embodiment, EMBODIMENTS)
         self.embodiment = EMBODIMENTS[settings.embodiment]
         self._frame, self._bus, self._follower = SO_FRAMES[settings.calibration], follower.bus, follower
         self._cameras, self._clock = cameras, clock

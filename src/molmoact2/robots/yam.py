@@ -15,6 +15,7 @@ from molmoact2.control.clock import WallClock
 from molmoact2.control.robot import Clock, Frame, Reading, RobotError
 from molmoact2.embodiments import EMBODIMENTS
 from molmoact2.robots.cameras import Cameras, CameraSettings
+from molmoact2.robots.settings import check_embodiment
 from molmoact2.robots.vendor import as_far_as_possible, checked_target, device, driver, joints
 
 INSTALL = "pip install git+https://github.com/i2rt-robotics/i2rt"
@@ -35,6 +36,9 @@ class YamSettings(CameraSettings):
     """Kind of gripper, as i2rt calls it."""
     embodiment: str = "yam_dual_molmoact2"
     """Tag of the checkpoint."""
+
+    def __post_init__(self) -> None:
+        check_embodiment(self.embodiment, width=2 * ARM)
 
 
 class MotorChain(Protocol):
