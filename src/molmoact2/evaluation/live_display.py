@@ -55,9 +55,10 @@ class Screen(Silent):
         tick = self.tick
         if tick is None:
             return Text(self.title)
-        notes = Text("\n".join(self.notes) or "-", style="dim")
+        notes = Text("\n".join(tuple(self.notes)) or "-", style="dim")
         return Panel(
-            Group(self._phase(tick), self._joints(tick), notes, Text(self._keys(), style="bold")), title=self.title
+            Group(self._phase(tick), self._joints(tick), notes, Text(self._keys(), style="bold")),
+            title=Text(self.title),
         )
 
     def _phase(self, tick: Tick) -> Text:
