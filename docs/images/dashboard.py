@@ -26,6 +26,7 @@ from molmoact2.serving.app import build_app
 from molmoact2.serving.engine import Engine
 from molmoact2.serving.run import PolicyServer
 from molmoact2.serving.settings import ServerSettings
+from molmoact2.types import Outcome
 from molmoact2.wire.codec import decode, encode
 from molmoact2.wire.limits import Limits
 from molmoact2.wire.messages import Answer, Ask, Hello, Telemetry
@@ -37,7 +38,9 @@ QUIET = (
 )  # fmt: skip
 LAPTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 MOST_BYTES = 400_000
-ROWS = 9
+NOTES = {3: ("shoulder_lift is slowed to 120 °/s",), 8: ("wrist_flex is kept within its limit of 95°",)}
+"""Number of a look -> what a guard might say then."""
+ROWS = 8
 """Of a plan that are executed before the next look."""
 TICKS_PER_TELEMETRY = 5
 
@@ -48,7 +51,7 @@ class Arm(threading.Thread):
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
         self.address, self.is_on = f"ws://127.0.0.1:{port}/v1", True
-        self.world = So101Env(image_size=(240, 320), max_steps=10**9)
+        self.world = So101Env(image_size=(256, 256), max_steps=10**9)
         self.ticks: deque[tuple[float, np.ndarray, np.ndarray]] = deque()
 
     def run(self) -> None:
@@ -62,16 +65,20 @@ class Arm(threading.Thread):
                 number += 1
 
     def episode(self, line, number: int) -> None:
-        for look in range(9):
+        outcome, look = Outcome(), 0
+        while not outcome.done and look < 16 and self.is_on:
             seen_at, seen = time.monotonic(), self.world.observe()
-            line.send(encode(Ask(id=100 * number + look, observation=seen, observed_at=seen_at, think=True, num_action_steps=16)))
+            ask = Ask(id=100 * number + look, observation=seen, observed_at=seen_at, think=True, num_action_steps=16)
+            line.send(encode(ask))
             while not isinstance(answer := decode(line.recv(), Limits()), Answer):
                 pass
-            for row in answer.actions[:ROWS]:
-                self.world.step(row)
+            look += 1
+            late = int((time.monotonic() - seen_at) * self.world.control_hz)
+            for row in answer.actions[late:][:ROWS]:
+                outcome = self.world.step(row)
                 self.ticks.append((time.monotonic(), row, self.world.joint_state()))
-                if len(self.ticks) == TICKS_PER_TELEMETRY:
-                    self.tell(line, ("wrist_roll slowed: 212 °/s, at most 180 °/s",) if look == 3 else ())
+                if len(self.ticks) >= TICKS_PER_TELEMETRY:
+                    self.tell(line, NOTES.get(look, ()))
                 time.sleep(1 / self.world.control_hz)
 
     def tell(self, line, notes: tuple[str, ...]) -> None:
@@ -120,8 +127,7 @@ def main(folder: Path) -> None:
             page.on("pageerror", lambda error: print(error))
             page.goto(f"http://127.0.0.1:{port}/")
             page.wait_for_timeout(9000)
-            data = page.screenshot(full_page=size is PHONE)
-            save(data, folder / f"{name}.png")
+            save(page.screenshot(), folder / f"{name}.png")
             page.close()
         arm.is_on = False
         arm.join()
@@ -129,9 +135,8 @@ def main(folder: Path) -> None:
 
 
 def save(data: bytes, path: Path) -> None:
-    """Write a picture in 256 colours."""
-    picture = Image.open(io.BytesIO(data)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    picture.save(path, optimize=True)
+    """Write a picture as small as PNG can."""
+    Image.open(io.BytesIO(data)).convert("RGB").save(path, optimize=True)
     assert path.stat().st_size < MOST_BYTES, path
 
 

@@ -1,7 +1,7 @@
 """Camera images as few bytes, exactly, at a cost that a server can pay for each.
 
 Every pixel is written as its difference to the one on its left, which turns smooth areas into zeros, and then deflated
-with runs only. `benchmarks/flight.py` compares this with PNG and WebP.
+with runs only. `benchmarks/flight_recorder.py` compares this with PNG and WebP.
 """
 
 import zlib

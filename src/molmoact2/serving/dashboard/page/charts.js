@@ -32,6 +32,9 @@ function stroke(pen, points, { ink, width, alpha = 1, dash = [] }) {
   pen.setLineDash([]);
 }
 
+// A command holds until the next one.
+const held = (line) => line.flatMap(([at, y], i) => (i ? [[at, line[i - 1][1]], [at, y]] : [[at, y]]));
+
 const number = (value, unit) => {
   const digits = unit === "deg" || unit === "percent" ? 1 : 2;
   return `${value.toFixed(digits)}${SIGNS[unit] ?? ""}`.replace("-", "−");
@@ -131,7 +134,7 @@ export class Joints {
     const accent = colour("accent");
     for (const line of stairs.slice(0, -1)) stroke(pen, line.map(place), { ink: accent, width: 1, alpha: 0.34 });
     stroke(pen, measured.map(place), { ink: colour("soft"), width: 1.5, dash: [2, 3] });
-    stroke(pen, executed.map(place), { ink: colour("ink"), width: 1.4 });
+    stroke(pen, held(executed).map(place), { ink: colour("ink"), width: 1.4 });
     if (stairs.length) stroke(pen, stairs.at(-1).map(place), { ink: accent, width: 2.4 });
     this.scale(pen, [middle - half, middle + half], unit, height);
     const newest = (executed.at(-1) ?? measured.at(-1) ?? stairs.at(-1)?.at(0))?.[1];

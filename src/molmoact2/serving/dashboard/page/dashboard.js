@@ -22,6 +22,8 @@ let wanted = null;
 let chosen = null;
 let isNew = false;
 
+const scheme = location.protocol === "https:" ? "wss" : "ws";
+$("example").textContent = `molmoact2 run --robot so101-sim --server ${scheme}://${location.host}`;
 const live = new Live({ receive, tell: connection, needToken });
 live.watch(null);
 
@@ -126,12 +128,19 @@ function showThought(thought) {
   depth.show(thought);
 }
 
+// A line of a list, newest first; what is said again and again is counted.
 function addLine(list, at, text, code = "", where = "") {
   list.querySelector(".empty")?.remove();
+  const said = where ? `${where}: ${text}` : text, time = new Date(1000 * at).toLocaleTimeString([], { hour12: false });
+  const newest = list.firstElementChild, isAgain = newest?.dataset.said === `${code} ${said}`;
+  const count = isAgain ? Number(newest.dataset.count) + 1 : 1;
+  if (isAgain) newest.remove();
   const line = make("li", ""), words = make("span", "");
+  Object.assign(line.dataset, { said: `${code} ${said}`, count });
   if (code) words.append(make("code", code));
-  words.append(where ? `${where}: ${text}` : text);
-  line.append(make("time", new Date(1000 * at).toLocaleTimeString([], { hour12: false })), words);
+  words.append(said);
+  if (count > 1) words.append(make("b", ` × ${count}`));
+  line.append(make("time", time), words);
   list.prepend(line);
   while (list.children.length > MOST_LINES) list.lastChild.remove();
 }

@@ -38,6 +38,7 @@ export class Depth {
         pen.fillRect(...corner(i), Math.ceil(cell), Math.ceil(cell));
       });
     }
+    if (changed.every(Boolean)) return; // the first look of an episode: there is nothing to set apart
     for (const [ink, width] of [["#000a", 4], ["#fff", 1.6]]) {
       pen.strokeStyle = ink;
       pen.lineWidth = width;
