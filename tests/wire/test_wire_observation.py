@@ -34,7 +34,7 @@ def test_whole_numbers_are_a_state_too():
     ("images", "complaint"),
     [
         ({}, "images: there must be 1 to 2, by the name of their camera, got 0."),
-        ([PIXELS], "images: there must be 1 to 2, by the name of their camera, got [array"),
+        ([PIXELS], "images: there must be 1 to 2, by the name of their camera, got list."),
         ({"a": PIXELS, "b": PIXELS, "c": PIXELS}, "got 3"),
         ({" ": PIXELS}, "images: it must be text"),
         ({7: PIXELS}, "images: it must be text"),

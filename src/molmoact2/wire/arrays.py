@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from molmoact2.wire.limits import Limits, WireError
+from molmoact2.wire.limits import Limits, WireError, require
 
 DTYPES: Mapping[str, np.dtype[Any]] = {
     text: np.dtype(text)
@@ -21,30 +21,34 @@ COLOURED = 3
 
 def checked_dtype(dtype: object, where: str = "array") -> np.dtype[Any]:
     """The numpy type of a name such as "<f4"; WireError for objects, structures, text, times and big-endian numbers."""
-    if not isinstance(dtype, str) or dtype not in DTYPES:
+    known = DTYPES.get(dtype) if isinstance(dtype, str) else None
+    if known is None:
         raise WireError(f"{where}: the dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}.")
-    return DTYPES[dtype]
+    return known
 
 
 def checked_shape(shape: object, limits: Limits, where: str = "array") -> tuple[int, ...]:
     """A shape within `limits`: three dimensions are an image, anything else is `num_values` numbers at most."""
     sizes = tuple(shape) if isinstance(shape, list | tuple) else (-1,)
     largest = max(limits.image_side, limits.num_values)
-    if len(sizes) > limits.num_array_dims or not all(type(size) is int and 0 <= size <= largest for size in sizes):
-        allowed = f"up to {limits.num_array_dims} whole numbers from 0 to {largest}"
-        raise WireError(f"{where}: the shape must be {allowed}, got {shown(shape)}.")
+    allowed = f"up to {limits.num_array_dims} whole numbers from 0 to {largest}"
+    is_shape = all(type(size) is int and 0 <= size <= largest for size in sizes)
+    require(
+        is_shape and len(sizes) <= limits.num_array_dims, f"{where}: the shape must be {allowed}, got {shown(shape)}."
+    )
     if len(sizes) == COLOURED:
         check_area(sizes[0], sizes[1], limits, where)
-    elif prod(sizes) > limits.num_values:
-        raise WireError(f"{where}: an array that is no image has up to {limits.num_values} numbers, got {list(sizes)}.")
+    else:
+        allowed = f"an array that is no image has up to {limits.num_values} numbers"
+        require(prod(sizes) <= limits.num_values, f"{where}: {allowed}, got {list(sizes)}.")
     return sizes
 
 
 def check_area(height: int, width: int, limits: Limits, where: str) -> None:
     """WireError unless an image of this size may be sent."""
-    if height * width > limits.image_pixels or max(height, width) > limits.image_side:
-        allowed = f"up to {limits.image_pixels} pixels and {limits.image_side} on a side"
-        raise WireError(f"{where}: an image has {allowed}, got {height} x {width}. Send a smaller one.")
+    is_small = height * width <= limits.image_pixels and max(height, width) <= limits.image_side
+    allowed = f"up to {limits.image_pixels} pixels and {limits.image_side} on a side"
+    require(is_small, f"{where}: an image has {allowed}, got {height} x {width}. Send a smaller one.")
 
 
 def checked_array(
@@ -55,20 +59,23 @@ def checked_array(
     Numbers may still be infinite or not a number; whoever knows what they mean says whether they may.
     """
     kind, sizes = checked_dtype(dtype, where), checked_shape(shape, limits, where)
-    if not isinstance(data, bytes | memoryview):
-        raise WireError(f"{where}: the numbers must be bytes, got {shown(data)}.")
+    require(isinstance(data, bytes | memoryview), f"{where}: the numbers must be bytes, got {type(data).__name__}.")
     needed, found = prod(sizes) * kind.itemsize, memoryview(data).nbytes
-    if found != needed:
-        raise WireError(f"{where}: {dtype} of shape {list(sizes)} takes {needed} bytes, got {found}.")
-    array = np.frombuffer(data, kind) if needed else np.empty(0, kind)
-    if kind.kind == "b" and array.view(np.uint8).max(initial=0) > 1:
-        raise WireError(f"{where}: truth values must be the bytes 0 and 1.")
-    array = array.reshape(sizes)
+    require(found == needed, f"{where}: {dtype} of shape {list(sizes)} takes {needed} bytes, got {found}.")
+    array = np.ndarray(sizes, kind, data)
+    is_true_or_false = kind.kind != "b" or array.view(np.uint8).max(initial=0) <= 1
+    require(is_true_or_false, f"{where}: truth values must be the bytes 0 and 1.")
     array.flags.writeable = False
     return array
 
 
 def shown(value: object) -> str:
     """`value` for an error: short, whatever was sent."""
-    text = repr(value) if isinstance(value, str | int | float | list | tuple | None) else type(value).__name__
-    return text if len(text) <= 80 else f"{text[:80]}…"
+    match value:
+        case str() | list() | tuple():
+            text = repr(value[:80])
+        case int() | float() | None:
+            text = repr(value)
+        case _:
+            text = type(value).__name__
+    return text[:80] + "…" * (len(text) > 80)

@@ -19,7 +19,7 @@ import numpy as np
 from molmoact2.wire.arrays import checked_array, shown
 from molmoact2.wire.fields import Compressed, Reader, reader_of
 from molmoact2.wire.images import encode_jpeg
-from molmoact2.wire.limits import Limits, WireError
+from molmoact2.wire.limits import Limits, require
 from molmoact2.wire.messages import Ask, Message
 from molmoact2.wire.packing import unpack
 
@@ -45,11 +45,10 @@ def decode(data: bytes, limits: Limits) -> Message:
     Arrays are read-only views; images are uint8 [height, width, 3], compressed or not.
     """
     fields = unpack(data, limits, ext_hook=lambda code, body: read_extension(code, body, limits))
-    if not isinstance(fields, dict):
-        raise WireError(f"A message must be a map, got {shown(fields)}.")
+    require(isinstance(fields, dict), f"A message must be a map, got {shown(fields)}.")
     kind = fields.pop("type", None)
-    if not isinstance(kind, str) or kind not in READERS:
-        raise WireError(f"type: must be one of {', '.join(READERS)}, got {shown(kind)}.")
+    is_known = isinstance(kind, str) and kind in READERS
+    require(is_known, f"type: must be one of {', '.join(READERS)}, got {shown(kind)}.")
     return READERS[kind](fields, kind, limits)
 
 
@@ -67,20 +66,18 @@ def encode(message: Message, *, jpeg_quality: int | None = None) -> bytes:
         fields["observation"]["images"] = {
             name: Compressed(data=encode_jpeg(image, jpeg_quality)) for name, image in images.items()
         }
-    return b"".join(pieces({"type": kind, **fields}))
+    return b"".join(pieces({"type": kind, **fields}, msgpack.Packer()))
 
 
 def read_extension(code: int, body: bytes, limits: Limits) -> Any:
     """An array, or an image that is decoded when its turn comes."""
     if code == IMAGE:
         return Compressed(data=body)
-    if code != ARRAY or len(body) < ARRAY_HEADER.size:
-        raise WireError(f"Extensions are {ARRAY} for an array with its header, {IMAGE} for an image; got {code}.")
+    has_header = code == ARRAY and len(body) >= ARRAY_HEADER.size
+    require(has_header, f"Extensions are {ARRAY} for an array with its header, {IMAGE} for an image; got {code}.")
     dtype, num_dims, *sizes = ARRAY_HEADER.unpack_from(body)
-    if any(sizes[num_dims:]) or num_dims > len(sizes):
-        raise WireError(
-            f"An array has up to {len(sizes)} dimensions and zeros for the others, got {num_dims}, {sizes}."
-        )
+    is_plain = num_dims <= len(sizes) and not any(sizes[num_dims:])
+    require(is_plain, f"An array has up to {len(sizes)} dimensions, and zeros for the others, got {num_dims}, {sizes}.")
     numbers = memoryview(body)[ARRAY_HEADER.size :]
     return checked_array(numbers, dtype.decode("latin-1"), sizes[:num_dims], limits)
 
@@ -99,19 +96,18 @@ def plain(value: object) -> Any:
     return value
 
 
-def pieces(value: object) -> Iterator[bytes | memoryview]:
+def pieces(value: object, packer: msgpack.Packer) -> Iterator[bytes | memoryview]:
     """The bytes of `value`, one after the other; arrays are not copied before they are joined."""
-    packer = msgpack.Packer()
     match value:
         case dict():
             yield packer.pack_map_header(len(value))
             for name, inner in value.items():
                 yield packer.pack(name)
-                yield from pieces(inner)
+                yield from pieces(inner, packer)
         case list():
             yield packer.pack_array_header(len(value))
             for inner in value:
-                yield from pieces(inner)
+                yield from pieces(inner, packer)
         case np.ndarray():
             array = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
             sizes = (*value.shape, *[0] * MAX_DIMS)[:MAX_DIMS]

@@ -15,7 +15,7 @@ import numpy as np
 from molmoact2.types import Observation
 from molmoact2.wire.arrays import shown
 from molmoact2.wire.images import decode_image
-from molmoact2.wire.limits import Limits, WireError
+from molmoact2.wire.limits import Limits, WireError, require
 from molmoact2.wire.observation import checked_observation
 from molmoact2.wire.rules import RULES
 
@@ -33,36 +33,33 @@ class Compressed:
     data: bytes
 
 
-def refusal(where: str, allowed: str, got: object) -> WireError:
-    """The error of a field."""
-    return WireError(f"{where}: must be {allowed}, got {shown(got)}.")
+def check(is_allowed: object, where: str, allowed: str, got: object) -> None:
+    """WireError unless the field is what it has to be."""
+    require(is_allowed, f"{where}: must be {allowed}, got {shown(got)}.")
 
 
 def read_text(value: Any, where: str, limits: Limits) -> str:
     """Text, also empty."""
-    if not isinstance(value, str) or len(value) > limits.num_text:
-        raise refusal(where, f"text of up to {limits.num_text} characters", value)
+    is_short = isinstance(value, str) and len(value) <= limits.num_text
+    check(is_short, where, f"text of up to {limits.num_text} characters", value)
     return value
 
 
 def read_count(value: Any, where: str, _: Limits) -> int:
     """A whole number, never negative; a truth value is none."""
-    if type(value) is not int or not 0 <= value < 2**63:
-        raise refusal(where, "a whole number from 0 to 2**63 - 1", value)
+    check(type(value) is int and 0 <= value < 2**63, where, "a whole number from 0 to 2**63 - 1", value)
     return value
 
 
 def read_number(value: Any, where: str, _: Limits) -> float:
     """A finite number."""
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise refusal(where, "a finite number", value)
+    check(type(value) in (int, float) and math.isfinite(value), where, "a finite number", value)
     return float(value)
 
 
 def read_truth(value: Any, where: str, _: Limits) -> bool:
     """True or false."""
-    if not isinstance(value, bool):
-        raise refusal(where, "true or false", value)
+    check(isinstance(value, bool), where, "true or false", value)
     return value
 
 
@@ -71,8 +68,8 @@ def read_observation(value: Any, where: str, limits: Limits) -> Observation:
     names = {"images", "state", "instruction"}
     check_names(value, names, where)
     images = value["images"]
-    if not isinstance(images, Mapping) or len(images) > limits.num_images:
-        raise refusal(f"{where}.images", f"up to {limits.num_images} images by the name of their camera", images)
+    are_few = isinstance(images, Mapping) and len(images) <= limits.num_images
+    check(are_few, f"{where}.images", f"up to {limits.num_images} images by the name of their camera", images)
     pixels = {
         name: decode_image(image.data, limits, f"{where}.images.{name}") if isinstance(image, Compressed) else image
         for name, image in images.items()
@@ -117,8 +114,7 @@ def record_reader(cls: type[Any]) -> Reader:
         check_names(value, readers.keys(), where)
         record = cls(**{name: reader(value[name], f"{where}.{name}", limits) for name, reader in readers.items()})
         for is_kept, name, allowed in RULES.get(cls, ()):
-            if not is_kept(record, limits):
-                raise refusal(f"{where}.{name}", allowed, value[name])
+            check(is_kept(record, limits), f"{where}.{name}", allowed, value[name])
         return record
 
     return read
@@ -126,8 +122,7 @@ def record_reader(cls: type[Any]) -> Reader:
 
 def check_names(value: Any, names: Any, where: str) -> None:
     """WireError unless `value` is a map of exactly these names."""
-    if not isinstance(value, dict):
-        raise refusal(where, f"a map of {', '.join(names)}", value)
+    check(isinstance(value, dict), where, f"a map of {', '.join(names)}", value)
     missing, foreign = names - value.keys(), value.keys() - names
     if missing or foreign:
         what = [f"{', '.join(sorted(missing))} missing"] * bool(missing)
@@ -139,8 +134,7 @@ def word_reader(words: tuple[str, ...]) -> Reader:
     """Reads one of some words."""
 
     def read(value: Any, where: str, _: Limits) -> Any:
-        if not isinstance(value, str) or value not in words:
-            raise refusal(where, f"one of {', '.join(words)}", value)
+        check(isinstance(value, str) and value in words, where, f"one of {', '.join(words)}", value)
         return value
 
     return read
@@ -155,8 +149,7 @@ def list_reader(item: Reader) -> Reader:
     """Reads a list of any length."""
 
     def read(value: Any, where: str, limits: Limits) -> tuple[Any, ...]:
-        if not isinstance(value, list | tuple):
-            raise refusal(where, "a list", value)
+        check(isinstance(value, list | tuple), where, "a list", value)
         return tuple(item(one, f"{where}[{i}]", limits) for i, one in enumerate(value))
 
     return read
@@ -166,8 +159,7 @@ def row_reader(items: list[Reader]) -> Reader:
     """Reads a list of a given length."""
 
     def read(value: Any, where: str, limits: Limits) -> tuple[Any, ...]:
-        if not isinstance(value, list | tuple) or len(value) != len(items):
-            raise refusal(where, f"a list of {len(items)}", value)
+        check(isinstance(value, list | tuple) and len(value) == len(items), where, f"a list of {len(items)}", value)
         return tuple(item(one, f"{where}[{i}]", limits) for i, (item, one) in enumerate(zip(items, value, strict=True)))
 
     return read
@@ -177,8 +169,7 @@ def map_reader(item: Reader) -> Reader:
     """Reads a map of any names."""
 
     def read(value: Any, where: str, limits: Limits) -> dict[str, Any]:
-        if not isinstance(value, Mapping):
-            raise refusal(where, "a map", value)
+        check(isinstance(value, Mapping), where, "a map", value)
         return {read_text(key, where, limits): item(one, f"{where}.{key}", limits) for key, one in value.items()}
 
     return read
@@ -188,11 +179,10 @@ def array_reader(dtype: np.dtype[Any], num_dims: int) -> Reader:
     """Reads an array of finite numbers."""
 
     def read(value: Any, where: str, _: Limits) -> Any:
-        if not isinstance(value, np.ndarray) or value.dtype != dtype or value.ndim != num_dims:
-            found = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else shown(value)
-            raise WireError(f"{where}: must be an array of {dtype} of {num_dims} dimensions, got {found}.")
-        if not np.isfinite(value).all():
-            raise WireError(f"{where}: must be finite, but is not everywhere.")
+        found = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else shown(value)
+        is_fit = isinstance(value, np.ndarray) and value.dtype == dtype and value.ndim == num_dims
+        require(is_fit, f"{where}: must be an array of {dtype} of {num_dims} dimensions, got {found}.")
+        require(np.isfinite(value).all(), f"{where}: must be finite, but is not everywhere.")
         return value
 
     return read

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from molmoact2.wire.arrays import check_area
-from molmoact2.wire.limits import Limits, WireError
+from molmoact2.wire.limits import Limits, WireError, require
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
@@ -43,43 +43,39 @@ def decode_image(data: bytes, limits: Limits, where: str = "image") -> NDArray[n
     try:
         with Image.open(BytesIO(data), formats=("JPEG", "PNG")) as image:
             check_area(image.height, image.width, limits, where)
-            if image.mode != "RGB":
-                raise WireError(f"{where}: an image must have three 8-bit colours (RGB), got {image.mode}.")
+            require(image.mode == "RGB", f"{where}: an image must have three 8-bit colours (RGB), got {image.mode}.")
             pixels = np.asarray(image)
     except WireError:
         raise
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
-        raise damaged(where) from error
+        raise WireError(damage(where)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise WireError(f"{where}: an image has up to {limits.image_pixels} pixels, got many more.") from error
     pixels.flags.writeable = False
     return pixels
 
 
-def damaged(where: str) -> WireError:
-    """The error of an image that has no pixels to give."""
-    return WireError(f"{where}: the image cannot be decoded, it is damaged or cut off.")
+def damage(where: str) -> str:
+    """What is said about an image that has no pixels to give."""
+    return f"{where}: the image cannot be decoded, it is damaged or cut off."
 
 
 def check_jpeg(data: bytes, where: str) -> None:
     """WireError where decoding would take many passes, or the end is missing, which decoders make up."""
     scans = data.count(START_OF_SCAN)
-    if scans > MAX_SCANS:
-        raise WireError(f"{where}: a JPEG must be baseline, with up to {MAX_SCANS} scans, got {scans}.")
-    if not data.rstrip(b"\0").endswith(JPEG_END):
-        raise damaged(where)
+    require(scans <= MAX_SCANS, f"{where}: a JPEG must be baseline, with up to {MAX_SCANS} scans, got {scans}.")
+    require(data.rstrip(b"\0").endswith(JPEG_END), damage(where))
 
 
 def check_png(data: bytes, where: str) -> None:
     """WireError where there is more than pixels and short remarks."""
     size = struct.unpack_from(">II", data, 16) if len(data) > 24 else (0, 0)
     kinds = list(islice(png_chunks(data), MAX_PNG_CHUNKS + 1))
-    if not all(size) or not data.endswith(PNG_END):
-        raise damaged(where)
+    require(all(size) and data.endswith(PNG_END), damage(where))
     foreign = set(kinds) - PNG_CHUNKS
-    if foreign or len(kinds) > MAX_PNG_CHUNKS:
-        found = ", ".join(sorted(repr(kind)[1:] for kind in list(foreign)[:4])) or f"{MAX_PNG_CHUNKS} and more pieces"
-        raise WireError(f"{where}: a PNG must be plain RGB pixels without palette, text or animation, got {found}.")
+    found = ", ".join(sorted(repr(kind)[1:] for kind in list(foreign)[:4])) or f"{MAX_PNG_CHUNKS} and more pieces"
+    is_plain = not foreign and len(kinds) <= MAX_PNG_CHUNKS
+    require(is_plain, f"{where}: a PNG must be plain RGB pixels without palette, text or animation, got {found}.")
 
 
 def png_chunks(data: bytes) -> Iterator[bytes]:

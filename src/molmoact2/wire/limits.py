@@ -25,6 +25,12 @@ class WireError(ValueError):
         self.retry_after_s = retry_after_s
 
 
+def require(is_allowed: object, complaint: str) -> None:
+    """Raise a WireError with this complaint unless what came is allowed."""
+    if not is_allowed:
+        raise WireError(complaint)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """The largest message that is read. Checked before memory is taken."""

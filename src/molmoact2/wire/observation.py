@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from molmoact2.types import Image, Observation
 from molmoact2.wire.arrays import check_area, shown
-from molmoact2.wire.limits import Limits, WireError
+from molmoact2.wire.limits import Limits, require
 
 
 def checked_observation(images: object, state: object, instruction: object, limits: Limits) -> Observation:
@@ -26,48 +26,48 @@ def checked_observation(images: object, state: object, instruction: object, limi
 
 def checked_images(images: object, limits: Limits) -> dict[str, Image]:
     """The images by name."""
-    if not isinstance(images, Mapping) or not 1 <= len(images) <= limits.num_images:
-        found = f"{len(images)}" if isinstance(images, Mapping) else shown(images)
-        raise WireError(f"images: there must be 1 to {limits.num_images}, by the name of their camera, got {found}.")
-    return {checked_text(name, limits, "images"): checked_image(image, limits, name) for name, image in images.items()}
+    named = images if isinstance(images, Mapping) else {}
+    found = len(named) if named is images else type(images).__name__
+    allowed = f"there must be 1 to {limits.num_images}, by the name of their camera"
+    require(1 <= len(named) <= limits.num_images, f"images: {allowed}, got {found}.")
+    return {checked_text(name, limits, "images"): checked_image(image, limits, name) for name, image in named.items()}
 
 
 def checked_image(image: object, limits: Limits, name: object) -> Image:
     """One image, as it is."""
     where = f"images.{name}"
-    if not isinstance(image, np.ndarray):
-        raise WireError(f"{where}: an image must be an array [height, width, 3], got {shown(image)}.")
-    found = f"{image.dtype} {list(image.shape)}"
-    if image.dtype != np.uint8:
-        advice = "Send uint8, 0 to 255: what a floating point image means is understood differently everywhere."
-        raise WireError(f"{where}: an image must be uint8 [height, width, 3], got {found}. {advice}")
-    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise WireError(f"{where}: an image must be RGB [height, width, 3], got {found}.")
-    check_area(image.shape[0], image.shape[1], limits, where)
-    return image
+    pixels: NDArray[Any] = image if isinstance(image, np.ndarray) else np.empty(0)
+    found = f"{pixels.dtype} {list(pixels.shape)}"
+    require(pixels is image, f"{where}: an image must be an array [height, width, 3], got {shown(image)}.")
+    advice = "Send uint8, 0 to 255: what a floating point image means is understood differently everywhere."
+    require(pixels.dtype == np.uint8, f"{where}: an image must be uint8 [height, width, 3], got {found}. {advice}")
+    is_rgb = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size
+    require(is_rgb, f"{where}: an image must be RGB [height, width, 3], got {found}.")
+    check_area(pixels.shape[0], pixels.shape[1], limits, where)
+    return pixels
 
 
 def checked_state(state: object, limits: Limits) -> NDArray[Any]:
     """The state as a vector of floating point numbers."""
-    if not isinstance(state, np.ndarray) or state.dtype.kind not in "fiu" or state.ndim != 1:
-        found = f"{state.dtype} {list(state.shape)}" if isinstance(state, np.ndarray) else shown(state)
-        raise WireError(f"state: it must be an array of numbers [state_dim], got {found}.")
-    if not 1 <= state.size <= limits.num_values:
-        raise WireError(f"state: it must be 1 to {limits.num_values} numbers, got {state.size}.")
-    unusable = np.flatnonzero(~np.isfinite(state))
-    if unusable.size:
-        raise WireError(f"state: it must be finite, but is not in dimensions {shown(unusable.tolist())}.")
-    return state if state.dtype.kind == "f" else state.astype(np.float64)
+    vector = state if isinstance(state, np.ndarray) else np.empty(0, np.object_)
+    is_vector = vector.dtype.kind in "fiu" and vector.ndim == 1
+    found = f"{vector.dtype} {list(vector.shape)}" if vector is state else shown(state)
+    require(is_vector, f"state: it must be an array of numbers [state_dim], got {found}.")
+    is_short = 1 <= vector.size <= limits.num_values
+    require(is_short, f"state: it must be 1 to {limits.num_values} numbers, got {vector.size}.")
+    unusable = np.flatnonzero(~np.isfinite(vector))
+    require(not unusable.size, f"state: it must be finite, but is not in dimensions {shown(unusable.tolist())}.")
+    return vector if vector.dtype.kind == "f" else vector.astype(np.float64)
 
 
 def checked_text(text: object, limits: Limits, where: str = "instruction") -> str:
     """Words that can be written down."""
-    if not isinstance(text, str) or not text.strip() or len(text) > limits.num_text:
-        found = f"{len(text)} characters" if isinstance(text, str) else shown(text)
-        raise WireError(f"{where}: it must be text of 1 to {limits.num_text} characters, got {found}.")
-    if not is_unicode(text):
-        raise WireError(f"{where}: it must be Unicode text, got half a character.")
-    return text
+    words = text if isinstance(text, str) else ""
+    found = f"{len(words)} characters" if words is text else shown(text)
+    is_said = words.strip() and len(words) <= limits.num_text
+    require(is_said, f"{where}: it must be text of 1 to {limits.num_text} characters, got {found}.")
+    require(is_unicode(words), f"{where}: it must be Unicode text, got half a character.")
+    return words
 
 
 def is_unicode(text: str) -> bool:

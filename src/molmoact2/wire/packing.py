@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import msgpack
 
-from molmoact2.wire.limits import Limits, WireError
+from molmoact2.wire.limits import Limits, WireError, require
 from molmoact2.wire.observation import is_unicode
 
 Hook = Callable[[dict[Any, Any]], Any]
@@ -21,8 +21,7 @@ class Counter:
     def add(self, count: int) -> None:
         """Count `count` more; WireError beyond what is allowed."""
         self.left -= count
-        if self.left < 0:
-            raise WireError(f"A message has up to {self.allowed} {self.what}, got more.")
+        require(self.left >= 0, f"A message has up to {self.allowed} {self.what}, got more.")
 
 
 def unpack(
@@ -73,8 +72,7 @@ def packed(value: object, write: Callable[[Any], Any]) -> bytes:
 
 def check_size(data: bytes, limits: Limits) -> None:
     """WireError where a message is too long to be read at all."""
-    if len(data) > limits.message_bytes:
-        raise WireError(f"A message has up to {limits.message_bytes} bytes, got {len(data)}.")
+    require(len(data) <= limits.message_bytes, f"A message has up to {limits.message_bytes} bytes, got {len(data)}.")
 
 
 def unique(pairs: Iterable[tuple[Any, Any]], entries: Counter) -> dict[Any, Any]:
@@ -82,8 +80,7 @@ def unique(pairs: Iterable[tuple[Any, Any]], entries: Counter) -> dict[Any, Any]
     listed = list(pairs)
     entries.add(len(listed) + 1)
     found = dict(listed)
-    if len(found) != len(listed):
-        raise WireError("A key of a map comes twice.")
+    require(len(found) == len(listed), "A key of a map comes twice.")
     return found
 
 
@@ -99,8 +96,7 @@ def check_values(value: object, limits: Limits) -> None:
         for item in level:
             check_value(item, limits)
         level = [inner for item in level for inner in inside(item)]
-    if level:
-        raise WireError(f"Maps and lists are nested up to {limits.depth} deep, got more.")
+    require(not level, f"Maps and lists are nested up to {limits.depth} deep, got more.")
 
 
 def check_value(value: object, limits: Limits) -> None:

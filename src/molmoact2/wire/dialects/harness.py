@@ -13,7 +13,7 @@ import numpy as np
 
 from molmoact2.wire.arrays import checked_array, shown
 from molmoact2.wire.images import decode_image
-from molmoact2.wire.limits import Limits, WireError
+from molmoact2.wire.limits import Limits, require
 from molmoact2.wire.packing import Counter, packed
 from molmoact2.wire.packing import unpack as unpack_bounded
 
@@ -39,15 +39,15 @@ def unpack(data: bytes, limits: Limits) -> Frame:
     """The frame in `data`, arrays and images read-only; WireError unless it is one within `limits`."""
     images = Counter(limits.num_images, "images")
     value = unpack_bounded(data, limits, map_hook=lambda found: read_map(found, limits, images))
-    if not isinstance(value, dict) or value.keys() != FRAME_FIELDS:
-        found = list(value) if isinstance(value, dict) else value
-        raise WireError(f"A frame must be a map of {', '.join(sorted(FRAME_FIELDS))}, got {shown(found)}.")
-    if value["type"] not in get_args(FrameType):
-        raise WireError(f"type: must be one of {', '.join(get_args(FrameType))}, got {shown(value['type'])}.")
-    if not isinstance(value["payload"], dict) or not all(isinstance(name, str) for name in value["payload"]):
-        raise WireError(f"payload: must be a map of names, got {shown(value['payload'])}.")
-    if type(value["seq"]) is not int or type(value["timestamp"]) not in (int, float):
-        raise WireError("seq and timestamp: must be a whole number, and seconds.")
+    names, kinds = ", ".join(sorted(FRAME_FIELDS)), get_args(FrameType)
+    is_frame = isinstance(value, dict) and value.keys() == FRAME_FIELDS
+    require(is_frame, f"A frame must be a map of {names}, got {shown(value)}.")
+    require(value["type"] in kinds, f"type: must be one of {', '.join(kinds)}, got {shown(value['type'])}.")
+    payload = value["payload"]
+    is_named = isinstance(payload, dict) and all(isinstance(name, str) for name in payload)
+    require(is_named, f"payload: must be a map of names, got {shown(payload)}.")
+    is_counted = type(value["seq"]) is int and type(value["timestamp"]) in (int, float)
+    require(is_counted, "seq and timestamp: must be a whole number, and seconds.")
     return Frame(**value)
 
 
@@ -73,18 +73,18 @@ def read_image(value: dict[Any, Any], limits: Limits) -> np.ndarray:
         check_fields(value, {IMAGE, "format", "data", "dtype", "shape"})
         return checked_array(value["data"], value["dtype"], value["shape"], limits)
     check_fields(value, {IMAGE, "format", "data", "shape"})
-    if value["format"] not in ("png", "jpeg") or not isinstance(value["data"], bytes):
-        raise WireError(f"An image must be the bytes of a png, jpeg or raw one, got {shown(value['format'])}.")
+    is_file = value["format"] in ("png", "jpeg") and isinstance(value["data"], bytes)
+    require(is_file, f"An image must be the bytes of a png, jpeg or raw one, got {shown(value['format'])}.")
     pixels = decode_image(value["data"], limits)
-    if value["shape"] != list(pixels.shape):
-        raise WireError(f"An image of shape {list(pixels.shape)} was said to have {shown(value['shape'])}.")
+    is_true = value["shape"] == list(pixels.shape)
+    require(is_true, f"An image of shape {list(pixels.shape)} was said to have {shown(value['shape'])}.")
     return pixels
 
 
 def check_fields(value: dict[Any, Any], names: set[str]) -> None:
     """WireError unless the map has exactly these keys."""
-    if value.keys() != names:
-        raise WireError(f"An array or image must be a map of {', '.join(sorted(names))}, got {shown(list(value))}.")
+    complaint = f"An array or image must be a map of {', '.join(sorted(names))}, got {shown(list(value))}."
+    require(value.keys() == names, complaint)
 
 
 def write(value: object) -> Any:

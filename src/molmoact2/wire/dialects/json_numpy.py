@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from molmoact2.wire.arrays import checked_array, shown
-from molmoact2.wire.limits import Limits, WireError
+from molmoact2.wire.limits import Limits, WireError, require
 from molmoact2.wire.packing import Counter, check_size, check_values, unique
 
 MARK = "__numpy__"
@@ -24,8 +24,8 @@ def loads(body: bytes, limits: Limits) -> Any:
     WireError unless it is one value in UTF-8 and within `limits`, with unique keys and finite numbers.
     """
     check_size(body, limits)
-    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > limits.num_entries + limits.num_text:
-        raise WireError(f"A message has up to {limits.num_entries} entries, got more. Send arrays as {MARK!r}.")
+    are_few = sum(body.count(mark) for mark in (b",", b"[", b"{")) <= limits.num_entries + limits.num_text
+    require(are_few, f"A message has up to {limits.num_entries} entries, got more. Send arrays as {MARK!r}.")
     entries = Counter(limits.num_entries, "entries")
     try:
         value = json.loads(body.decode(), object_pairs_hook=lambda pairs: read_map(unique(pairs, entries), limits))
@@ -47,8 +47,8 @@ def read_map(value: dict[str, Any], limits: Limits) -> Any:
     """The array that a map stands for, or the map."""
     if MARK not in value:
         return value
-    if value.keys() != FIELDS or not isinstance(value[MARK], str):
-        raise WireError(f"An array must be a map of {', '.join(sorted(FIELDS))}, got {shown(sorted(value))}.")
+    is_array = value.keys() == FIELDS and isinstance(value[MARK], str)
+    require(is_array, f"An array must be a map of {', '.join(sorted(FIELDS))}, got {shown(sorted(value))}.")
     try:
         data = b64decode(value[MARK], validate=True)
     except (binascii.Error, ValueError) as error:

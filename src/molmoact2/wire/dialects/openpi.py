@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from molmoact2.wire.arrays import checked_array, checked_dtype, shown
-from molmoact2.wire.limits import Limits, WireError
+from molmoact2.wire.limits import Limits, WireError, require
 from molmoact2.wire.packing import check_value, packed
 from molmoact2.wire.packing import unpack as unpack_bounded
 
@@ -41,15 +41,13 @@ def read_map(value: dict[Any, Any], limits: Limits) -> Any:
 
 def check_fields(value: dict[Any, Any], names: set[bytes]) -> None:
     """WireError unless the map has exactly these keys."""
-    if value.keys() != names:
-        raise WireError(f"A map of numpy must have the keys {sorted(names)}, got {shown(list(value))}.")
+    require(value.keys() == names, f"A map of numpy must have the keys {sorted(names)}, got {shown(list(value))}.")
 
 
 def read_number(value: object, dtype: object, limits: Limits) -> bool | int | float:
     """A single number, rounded to its type."""
     kind = checked_dtype(dtype)
-    if not isinstance(value, int | float):
-        raise WireError(f"A number must be one, got {shown(value)}.")
+    require(isinstance(value, int | float), f"A number must be one, got {shown(value)}.")
     check_value(value, limits)
     try:
         with np.errstate(over="ignore"):
