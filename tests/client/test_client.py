@@ -272,6 +272,7 @@ def test_a_server_that_does_not_want_us_is_left_alone(status: int, code: Code):
             with pytest.raises(RefusedError) as caught:
                 client.act(OBSERVATION)
             assert caught.value.code == code
+            assert f"{status}: no" in str(caught.value)
         with pytest.raises(RefusedError):
             _ = client.welcome
     assert server.num_attempts == 1

@@ -1,8 +1,10 @@
 """Talk to a policy server from a robot: numpy, msgpack, pillow and websockets are all it needs.
 
-with Client("ws://127.0.0.1:8000") as client:
-    client.reset(seed=0)
-    chunk = client.act(observation)
+    with Client("ws://127.0.0.1:8000") as client:
+        client.reset(seed=0)
+        chunk = client.act(observation)
+
+What goes wrong is one of the errors below, or a ValueError for what no server would take.
 """
 
 from molmoact2.client.asynchronous import AsyncClient

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.http11 import Response
 
 from molmoact2.client.errors import ConnectionLostError, refused
 from molmoact2.wire.codec import decode, encode
@@ -21,9 +22,9 @@ PATH = "/v1"
 LIMITS = Limits(num_text=2**15)
 """Of what a server may send us."""
 PING_S = 5.0
-"""A server that does not answer a ping for this long is gone."""
+"""Between two pings."""
 STUCK_S = 10.0
-"""A server that does not read on for this long is gone: no ping gets past a message that is not read."""
+"""A server that does not answer a ping for this long, or does not read a message to its end, is gone."""
 CLOSE_S = 1.0
 """How long a server is waited for to say goodbye."""
 
@@ -158,14 +159,14 @@ async def open_link(address: Address, session: str | None, timeout_s: float) -> 
                 compression=None,
                 max_size=LIMITS.message_bytes,
                 ping_interval=PING_S,
-                ping_timeout=PING_S,
+                ping_timeout=STUCK_S,
                 open_timeout=timeout_s,
                 close_timeout=CLOSE_S,
                 proxy=None,
                 ssl=address.certificates(),
             )
         except InvalidStatus as error:
-            raise answer_of_status(error.response.status_code, address) from error
+            raise answer_of_status(error.response, address) from error
         with ExitStack() as undo:
             undo.callback(socket.transport.abort)
             link = await shake_hands(socket, session)
@@ -173,13 +174,16 @@ async def open_link(address: Address, session: str | None, timeout_s: float) -> 
         return link
 
 
-def answer_of_status(status: int, address: Address) -> Exception:
-    """What the number of an HTTP error means for us: a server that may be ready later, or one that never will."""
+def answer_of_status(response: Response, address: Address) -> Exception:
+    """What an HTTP error means for us: a server that may be ready later, or one that never will."""
+    status, said = response.status_code, response.body.decode(errors="replace").strip()[:300]
     if status in (401, 403):
-        return refused(Refusal(code="unauthorized", message=f"{address.url} wants another token."))
+        text = f"{address.url} does not let us in; is the token right? It says {status}: {said}"
+        return refused(Refusal(code="unauthorized", message=text))
     if 400 <= status < 500 and status != 429:
-        return refused(Refusal(code="unfit", message=f"{address.full_url()} is no policy server: status {status}."))
-    return ConnectionLostError(f"The server is not ready: status {status}.")
+        text = f"{address.full_url()} is no policy server. It says {status}: {said}"
+        return refused(Refusal(code="unfit", message=text))
+    return ConnectionLostError(f"The server is not ready. It says {status}: {said}")
 
 
 async def shake_hands(socket: ClientConnection, session: str | None) -> Link:

@@ -1,7 +1,9 @@
 """From a dataclass's own types to a function that reads it: nothing left out, nothing new, nothing of another type.
 
-read = reader_of(Hello)
-read({"client": "arm", "protocol": 1, "session": None}, "hello", Limits())   ->   Hello(client="arm", …)
+    read = reader_of(Hello)
+    read({"client": "arm", "protocol": 1, "session": None}, "hello", Limits())   ->   Hello(client="arm", …)
+
+A new field of a message is read without a change here, unless its type is new too.
 """
 
 import math
