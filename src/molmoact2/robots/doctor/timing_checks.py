@@ -12,7 +12,7 @@ SLOW = 0.9
 """Share of the rate that is wanted, below which a rate is slow."""
 PAUSE_SHARE = 0.25
 """Of its time that an arm may stand waiting for answers before it is worth saying."""
-FAR_SHARE = 0.25
+FAR_SHARE = 0.5
 """Of a joint's training range that a first action may be from the arm."""
 LATE_SHARE = 0.5
 """Of a plan that may be over before the next one arrives, before it is worth saying."""
