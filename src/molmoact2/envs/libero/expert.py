@@ -164,10 +164,12 @@ def limited(command: NDArray[np.float64], largest: float) -> NDArray[np.float64]
 def upright_turn(present: NDArray[np.float64], turn_rad: float | None) -> NDArray[np.float64]:
     """[3] axis times angle in the world's frame that turns the gripper [3, 3] so that it points straight down.
 
-    The line from finger to finger then is at `turn_rad` to the world's first axis, or at its present angle for None.
+    The line from finger to finger then is at `turn_rad` to the world's first axis, or at its present angle for None;
+    which finger comes first does not matter.
     """
     angle = math.atan2(present[1, 0], present[0, 0]) if turn_rad is None else turn_rad
     across = np.array((math.cos(angle), math.sin(angle), 0.0))
+    across *= math.copysign(1.0, across @ present[:, 0])
     down = np.array((0.0, 0.0, -1.0))
     wanted = np.stack((across, np.cross(down, across), down), axis=1)
     turn = wanted @ present.T

@@ -6,6 +6,7 @@ machine may write. Its settings are therefore loaded, and corrected, before it i
 """
 
 import sys
+import warnings
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -33,10 +34,12 @@ def preset_robosuite() -> None:
 preset_robosuite()
 
 try:
-    # In this order: the first import chooses the renderer, which robosuite then keeps.
-    from molmoact2.envs.headless import mujoco  # isort: skip
-    from libero.libero.envs.env_wrapper import ControlEnv  # isort: skip
-    from robosuite.utils.observables import Observable, sensor  # isort: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # In this order: the first import chooses the renderer, which robosuite then keeps.
+        from molmoact2.envs.headless import mujoco  # isort: skip
+        from libero.libero.envs.env_wrapper import ControlEnv  # isort: skip
+        from robosuite.utils.observables import Observable, sensor  # isort: skip
 except ModuleNotFoundError as error:
     raise ImportError(
         f'LIBERO needs the package {error.name}. Install it with: pip install "molmoact2[libero]"'
