@@ -1,5 +1,6 @@
 """`molmoact2 replay LOG`: a flight again, to the bit, or with another checkpoint."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class Replay:
     """Checkpoint folder, hub id or bundled policy to ask; by default the one that the log names."""
     flight: int = -1
     """Which run of the server, from 0; by default the last one."""
-    session: str | None = None
+    session: str = ""
     """Report on this session only, by the beginning of its id."""
     html: Path | None = None
     """Page to write about another checkpoint."""
@@ -39,10 +40,11 @@ class Replay:
         """Replay, and say what came out."""
         from molmoact2.serving.flight import FlightLog
         from molmoact2.serving.flight.loading import load_recorded
+        from molmoact2.tokens.reading import require
 
         flights = FlightLog(self.log).flights
-        if not -len(flights) <= self.flight < len(flights):
-            raise ValueError(f"{self.log} has {len(flights)} flights, 0 to {len(flights) - 1}; got {self.flight}.")
+        is_there = -len(flights) <= self.flight < len(flights)
+        require(is_there, f"{self.log} has {len(flights)} flights, 0 to {len(flights) - 1}; got {self.flight}.")
         flight = flights[self.flight]
         policy, identity = load_recorded(flight.policy, self.policy, device=self.device)
         self.describe(flight, identity)
@@ -75,32 +77,29 @@ class Replay:
         """What is reported on; ValueError where there is nothing."""
         from molmoact2.serving.flight.replay import replay
 
-        count = 0
-        for replayed in replay(flight, policy):
-            if replayed.exchange.session.startswith(self.session or ""):
-                count += 1
-                yield replayed
-        if not count:
-            raise ValueError("The flight has no answers" + (f" of session {self.session}." if self.session else "."))
+        answers = (one for one in replay(flight, policy) if one.exchange.session.startswith(self.session))
+        first = next(answers, None)
+        if first is None:
+            raise ValueError(f"The flight has no answers of session {self.session or '(any)'}.")
+        yield first
+        yield from answers
 
     def reproduce(self, flight: "Flight", policy: "MolmoAct2Policy") -> None:
         """Count the answers that are the same to the bit; SystemExit with code 1 where one is not."""
         from rich.console import Console
 
-        count, same, doubtful = 0, 0, 0
-        first: Replayed | None = None
+        verdicts, differences = Counter[str](), list[str]()
         for replayed in self.answers(flight, policy):
-            count += 1
-            same += replayed.is_same
-            is_doubtful = not replayed.is_same and replayed.doubt is not None
-            doubtful += is_doubtful
-            first = first or (None if replayed.is_same or is_doubtful else replayed)
-        console = Console(soft_wrap=True, highlight=False)
-        console.print(f"{same} of {count} answers are the same to the bit.")
-        if doubtful:
-            console.print(f"{doubtful} others cannot be judged: a piece of the log is missing that they depend on.")
-        if first is not None:
-            console.print(f"[bold red]The first that differs:[/] {first.difference}")
+            verdicts[replayed.verdict] += 1
+            differences += [replayed.difference][: replayed.verdict == "different" and not differences]
+        console = Console(soft_wrap=True, highlight=False, markup=False)
+        console.print(f"{verdicts['same']} of {verdicts.total()} answers are the same to the bit.")
+        if verdicts["doubtful"]:
+            console.print(
+                f"{verdicts['doubtful']} cannot be judged: they depend on a piece of the log that is missing."
+            )
+        if differences:
+            console.print(f"The first that differs: {differences[0]}")
             raise SystemExit(1)
 
     def compare(self, flight: "Flight", policy: "MolmoAct2Policy", name: str) -> None:
@@ -110,15 +109,16 @@ class Replay:
         from molmoact2.evaluation.replay import comparisons, difference
         from molmoact2.evaluation.replay_page import comparison_table, write_replay_page
 
-        console = Console(soft_wrap=True, highlight=False)
+        console = Console(soft_wrap=True, highlight=False, markup=False)
         differences, errors = [], []
         for replayed in self.answers(flight, policy):
             found = difference(replayed)
-            (errors if found is None else differences).append(found or replayed)
-        if errors:
-            console.print(f"{len(errors)} questions got no answer; the first because: {errors[0].answer}")
+            differences += filter(None, [found])
+            errors += [replayed.answer][: found is None]
         if not differences:
-            raise ValueError(f"{name} answers nothing of what was asked: {errors[0].answer}")
+            raise ValueError(f"{name} answers nothing of what was asked: {errors[0]}")
+        if errors:
+            console.print(f"{len(errors)} questions got no answer; the first because: {errors[0]}")
         found = comparisons(differences)
         for comparison in found:
             console.print(comparison_table(comparison))

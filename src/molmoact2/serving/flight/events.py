@@ -1,7 +1,7 @@
 """What a flight log tells, besides exchanges."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from molmoact2.serving.exchange import Exchange
@@ -78,18 +78,13 @@ Event: TypeAlias = Exchange | Moved | Failed | Ended | Gap
 
 def gap_of(event: Event, reason: str) -> Gap:
     """The gap that one event leaves."""
-    if isinstance(event, Gap):
-        return event
-    is_exchange = isinstance(event, Exchange)
-    return Gap(
-        at=time.time(),
-        reason=reason,
-        num_exchanges=int(is_exchange),
-        num_others=int(not is_exchange),
-        first=event.number if is_exchange else None,
-        last=event.number if is_exchange else None,
-        sessions=(event.session,) if is_exchange else (),
-    )
+    nothing = Gap(at=time.time(), reason=reason, num_exchanges=0, num_others=0, first=None, last=None, sessions=())
+    match event:
+        case Gap():
+            return event
+        case Exchange(number=number, session=session):
+            return replace(nothing, num_exchanges=1, first=number, last=number, sessions=(session,))
+    return replace(nothing, num_others=1)
 
 
 def merged(gap: Gap | None, later: Gap | None) -> Gap | None:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from molmoact2.serving.exchange import Exchange
-from molmoact2.serving.flight.events import Event, PolicyIdentity
+from molmoact2.serving.flight.events import Ended, Event, Failed, Gap, Moved, PolicyIdentity
 from molmoact2.serving.flight.recorder import segment_paths
 from molmoact2.serving.flight.records import FORMAT, Begin, End, read, read_image
-from molmoact2.serving.flight.segments import FlightLogError, Record, TornTail, read_record, read_segment
+from molmoact2.serving.flight.segments import FlightLogError, Record, TornTail, ensure, read_record, read_segment
+from molmoact2.tokens.reading import require
 from molmoact2.types import Image
 
 KEPT_IMAGES = 16
@@ -51,14 +52,17 @@ class Flight:
     @property
     def torn(self) -> TornTail | None:
         """What a crash left at the end, if anything."""
-        *_, last = read_segment(self.paths[-1])
-        return last if isinstance(last, TornTail) else None
+        return self._last if isinstance(self._last, TornTail) else None
 
     @property
     def is_closed(self) -> bool:
         """Whether it was ended in an orderly way; False while it goes on, and after a crash."""
+        return isinstance(self._last, Record) and isinstance(decoded(self._last, self.paths[-1]), End)
+
+    @property
+    def _last(self) -> Record | TornTail:
         *_, last = read_segment(self.paths[-1])
-        return isinstance(last, Record) and isinstance(decoded(last, self.paths[-1]), End)
+        return last
 
 
 class FlightLog:
@@ -72,19 +76,19 @@ class FlightLog:
         """
         self.folder = Path(folder)
         paths = segment_paths(self.folder) if self.folder.is_dir() else []
-        if not paths:
-            raise FlightLogError(f"{self.folder} holds no flight log: there are no files such as 000000.flight in it.")
+        ensure(len(paths) > 0, f"{self.folder} holds no flight log: there are no files such as 000000.flight in it.")
         flights: dict[str, tuple[Begin, list[Path]]] = {}
         for path in paths:
             begin = first_record(path)
             if begin is None:
                 continue  # the server was stopped before it had written anything to it
             known, files = flights.setdefault(begin.flight, (begin, []))
-            if begin != replace(known, segment=known.segment + len(files)):
-                raise FlightLogError(
-                    f"{path} is file {begin.segment} of flight {begin.flight}, and "
-                    f"{known.segment + len(files)} was to come: a file is missing, or is not of this log."
-                )
+            due = known.segment + len(files)
+            ensure(
+                begin == replace(known, segment=due),
+                f"{path} is file {begin.segment} of flight {begin.flight}, and {due} was to come: a file is missing, "
+                "or is not of this log.",
+            )
             files.append(path)
         self.flights = tuple(
             Flight(id=name, at=begin.at, policy=begin.policy, paths=tuple(files), has_beginning=begin.segment == 0)
@@ -99,8 +103,8 @@ def first_record(path: Path) -> Begin | None:
     if not isinstance(first, Record):
         return None
     begin = decoded(first, path)
-    if not isinstance(begin, Begin) or begin.format != FORMAT:
-        raise FlightLogError(f"{path} does not begin as a file of a flight log of format {FORMAT}.")
+    is_ours = isinstance(begin, Begin) and begin.format == FORMAT
+    ensure(is_ours, f"{path} does not begin as a file of a flight log of format {FORMAT}.")
     return begin
 
 
@@ -113,14 +117,13 @@ def segment_events(path: Path, *, is_last: bool) -> Iterator[Event]:
 
     for entry in read_segment(path):
         if isinstance(entry, TornTail):
-            if not is_last:
-                raise FlightLogError(f"{path}, byte {entry.offset}: the file ends within a record, and others follow.")
+            ensure(is_last, f"{path}, byte {entry.offset}: the file ends within a record, and others follow.")
             return
-        event = decoded(entry, path)
-        if isinstance(event, Exchange):
-            yield with_images(event, image_at)
-        elif not isinstance(event, Begin | End | dict):
-            yield event
+        match decoded(entry, path):
+            case Exchange() as exchange:
+                yield with_images(exchange, image_at)
+            case Moved() | Failed() | Ended() | Gap() as event:
+                yield event
 
 
 def decoded(record: Record, path: Path) -> Any:
@@ -137,10 +140,9 @@ def read_image_at(path: Path, offset: int) -> Image:
         size = os.fstat(file.fileno()).st_size
         file.seek(min(offset, size))
         entry = read_record(file, path, size)
-    if isinstance(entry, TornTail):
-        raise FlightLogError(f"{path}, byte {offset}: an image was to be here.")
     try:
-        return read_image(entry.payload)
+        require(isinstance(entry, Record), "an image was to be here.")
+        return read_image(cast(Record, entry).payload)
     except ValueError as error:
         raise FlightLogError(f"{path}, byte {offset}: {error}") from error
 

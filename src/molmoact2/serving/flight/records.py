@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias, get_args
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,11 +17,13 @@ from molmoact2.serving.exchange import Exchange, Question
 from molmoact2.serving.flight.events import Ended, Failed, Gap, Moved, PolicyIdentity
 from molmoact2.serving.flight.pictures import pack_image, unpack_image
 from molmoact2.serving.flight.segments import LARGEST_RECORD
+from molmoact2.tokens.reading import require
 from molmoact2.types import ActionChunk, Committed, DepthReasoning, Image, Observation
 from molmoact2.wire.arrays import shown
 from molmoact2.wire.codec import pieces, plain, read_extension
 from molmoact2.wire.fields import (
     Reader,
+    check,
     check_names,
     map_reader,
     optional_reader,
@@ -29,7 +32,6 @@ from molmoact2.wire.fields import (
     read_text,
     read_truth,
     reader_of,
-    refusal,
     row_reader,
     word_reader,
 )
@@ -73,36 +75,29 @@ SIMPLE: Mapping[str, type[Any]] = MappingProxyType(
 KINDS: Mapping[type[Any], str] = MappingProxyType({kind: name for name, kind in SIMPLE.items()})
 
 
-def read_integer(value: Any, where: str, _: Limits) -> int:
-    """A whole number, also a negative one."""
-    if type(value) is not int:
-        raise refusal(where, "a whole number", value)
-    return value
+def reader_where(is_allowed: Callable[[Any], bool], allowed: str) -> Reader:
+    """Reads what `is_allowed` says yes to; `allowed` says in words what that is."""
 
-
-def read_option(value: Any, where: str, _: Limits) -> Any:
-    """A word, a number, a truth value or nothing."""
-    if not isinstance(value, str | int | float | None):
-        raise refusal(where, "a word, a number or a truth value", value)
-    return value
-
-
-def array_reader(kinds: str, num_dims: int) -> Reader:
-    """Reads an array of these kinds of numpy dtypes, of any values."""
-
-    def read(value: Any, where: str, _: Limits) -> NDArray[Any]:
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in kinds or value.ndim != num_dims:
-            raise refusal(where, f"an array of {num_dims} dimensions and kind {kinds}", value)
+    def read(value: Any, where: str, _: Limits) -> Any:
+        check(is_allowed(value), where, allowed, value)
         return value
 
     return read
 
 
-def read_bytes(value: Any, where: str, _: Limits) -> bytes:
-    """Bytes."""
-    if not isinstance(value, bytes):
-        raise refusal(where, "bytes", value)
-    return value
+def array_reader(kinds: str, num_dims: int) -> Reader:
+    """Reads an array of these kinds of numpy dtypes, of any values."""
+    return reader_where(
+        lambda value: isinstance(value, np.ndarray) and value.dtype.kind in kinds and value.ndim == num_dims,
+        f"an array of {num_dims} dimensions and kind {kinds}",
+    )
+
+
+read_integer = reader_where(lambda value: type(value) is int, "a whole number")
+read_option = reader_where(
+    lambda value: isinstance(value, str | int | float | None), "a word, a number or a truth value"
+)
+read_bytes = reader_where(lambda value: isinstance(value, bytes), "bytes")
 
 
 def fields_reader(make: Callable[..., Any], **readers: Reader) -> Reader:
@@ -169,7 +164,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
 def written(kind: str, fields: Mapping[str, Any]) -> bytes:
     """A record as bytes; ValueError where it could not be read again."""
     READERS[kind](dict(fields), kind, LIMITS)
-    return b"".join(pieces({"kind": kind, **fields}))
+    return b"".join(pieces({"kind": kind, **fields}, msgpack.Packer()))
 
 
 def write_event(event: Begin | Moved | Failed | Ended | Gap | End) -> bytes:
@@ -207,15 +202,14 @@ def read(payload: bytes) -> Any:
     Raises ValueError unless it is one of ours, whole.
     """
     fields = unpack(payload, LIMITS, ext_hook=lambda code, body: read_extension(code, body, LIMITS))
-    kind = fields.pop("kind", None) if isinstance(fields, dict) else None
-    if not isinstance(kind, str) or kind not in READERS:
-        raise ValueError(f"kind must be one of {', '.join(READERS)}, got {shown(kind)}.")
-    return READERS[kind](fields, kind, LIMITS)
+    match fields:
+        case {"kind": str(kind), **rest} if kind in READERS:
+            return READERS[kind](rest, kind, LIMITS)
+    raise ValueError(f"A record is a map with a kind of {', '.join(READERS)}, got {shown(fields)}.")
 
 
 def read_image(payload: bytes) -> Image:
     """The image of an image record; ValueError where it is none."""
     fields = read(payload)
-    if not isinstance(fields, dict):
-        raise ValueError(f"An image was to be here, got {type(fields).__name__}.")
+    require(isinstance(fields, dict), f"An image was to be here, got {type(fields).__name__}.")
     return unpack_image(fields["pixels"], fields["height"], fields["width"])

@@ -6,8 +6,10 @@ session remembered. The log has all of it, unless a piece of the log is missing;
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from molmoact2.inference.policy import MolmoAct2Policy
 from molmoact2.inference.session import Session
@@ -19,6 +21,8 @@ from molmoact2.types import ActionChunk, DepthReasoning
 
 INCOMPLETE = "others that it was computed together with are missing in the log"
 FORGOTTEN = "what its session remembered is missing in the log"
+Verdict: TypeAlias = Literal["same", "different", "doubtful"]
+"""What became of an answer; "doubtful" is different with a reason to be."""
 THINKING = ("think", "think_ahead")
 
 
@@ -35,39 +39,48 @@ class Replayed:
     @property
     def is_same(self) -> bool:
         """Whether the answer is the recorded one to the bit: actions, depth codes and what changed."""
-        recorded = self.exchange.chunk
-        if recorded is None or not isinstance(self.answer, ActionChunk):
-            return False
-        pairs = [(recorded.actions, self.answer.actions), *thoughts(recorded.depth, self.answer.depth)]
-        return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
+        return bits(self.exchange.chunk) == bits(self.answer)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What became of the answer."""
+        return "same" if self.is_same else "doubtful" if self.doubt else "different"
 
     @property
     def difference(self) -> str:
         """How it differs from the recorded answer, in words."""
-        recorded, where = self.exchange.chunk, f"answer {self.exchange.number} of session {self.exchange.session}"
-        if recorded is None or not isinstance(self.answer, ActionChunk):
-            return f"{where}: there is no answer now: {self.answer}"
-        if recorded.actions.shape != self.answer.actions.shape:
-            return (
-                f"{where}: {list(recorded.actions.shape)} actions were recorded, now {list(self.answer.actions.shape)}"
-            )
-        apart = recorded.actions.view(np.uint32) != self.answer.actions.view(np.uint32)
-        if not apart.any():
-            return f"{where}: the actions are the same, the depth map is not"
-        row, joint = np.argwhere(apart)[0]
-        then, now = recorded.actions[row, joint], self.answer.actions[row, joint]
-        return (
-            f"{where}: {apart.sum()} numbers, the first in row {row}, joint {joint}: {then!s} was recorded, now {now!s}"
-        )
+        where = f"answer {self.exchange.number} of session {self.exchange.session}"
+        match self.exchange.chunk, self.answer:
+            case ActionChunk(actions=then), ActionChunk(actions=now) if then.shape == now.shape:
+                return f"{where}: {actions_apart(then, now)}"
+            case ActionChunk(actions=then), ActionChunk(actions=now):
+                return f"{where}: {list(then.shape)} actions were recorded, now {list(now.shape)}"
+        return f"{where}: there is no answer now: {self.answer}"
 
 
-def thoughts(recorded: DepthReasoning | None, now: DepthReasoning | None) -> Sequence[tuple[np.ndarray, np.ndarray]]:
-    """What is compared of two thoughts; of a thought and none, something that differs."""
-    if recorded is None and now is None:
-        return ()
-    if recorded is None or now is None:
-        return ((np.zeros(0), np.zeros(1)),)
-    return (recorded.codes, now.codes), (recorded.changed, now.changed)
+def bits(answer: ActionChunk | ValueError | None) -> object:
+    """All that has to be the same of an answer; nothing of one that is none is the same as of another."""
+    match answer:
+        case ActionChunk(depth=None):
+            return [bits_of(answer.actions)]
+        case ActionChunk(depth=DepthReasoning(codes=codes, changed=changed)):
+            return [bits_of(answer.actions), bits_of(codes), bits_of(changed)]
+    return object()
+
+
+def bits_of(array: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes]:
+    """Everything about an array."""
+    return array.dtype.str, array.shape, array.tobytes()
+
+
+def actions_apart(then: NDArray[np.float32], now: NDArray[np.float32]) -> str:
+    """Where two chunks of one shape differ first, in words."""
+    places = np.argwhere(then.view(np.uint32) != now.view(np.uint32))
+    if not len(places):
+        return "the actions are the same, the depth map is not"
+    row, joint = places[0]
+    values = f"{then[row, joint]!s} was recorded, now {now[row, joint]!s}"
+    return f"{len(places)} numbers, the first in row {row}, joint {joint}: {values}"
 
 
 class Memories:
@@ -91,11 +104,11 @@ class Memories:
         if exchange.number > self._lost.get(name, exchange.number):
             del self._lost[name]
             self._kept[name] = episode, None
-        before = self._kept.get(name)
-        if before is None:
-            self._kept[name] = episode, Session() if self._begins else None
-        elif before[0] != episode:
-            self._kept[name] = episode, Session()
+        match self._kept.get(name):
+            case None:
+                self._kept[name] = episode, Session() if self._begins else None
+            case (before, _) if before != episode:
+                self._kept[name] = episode, Session()
         return self._kept[name][1]
 
 
@@ -121,13 +134,12 @@ def batches(flight: Flight) -> Iterator[list[Exchange] | Gap]:
             case Gap():
                 yield from filter(None, (batch, event))
                 batch = []
-            case Exchange() if event.batch >= 0:
-                if batch and event.batch != batch[0].batch:
-                    yield batch
-                    batch = []
+            case Exchange() if batch and event.batch == batch[0].batch:
                 batch.append(event)
-    if batch:
-        yield batch
+            case Exchange() if event.batch >= 0:
+                yield from filter(None, (batch,))
+                batch = [event]
+    yield from filter(None, (batch,))
 
 
 def asked_again(batch: Sequence[Exchange], policy: MolmoAct2Policy, memories: Memories) -> Iterator[Replayed]:
@@ -135,12 +147,10 @@ def asked_again(batch: Sequence[Exchange], policy: MolmoAct2Policy, memories: Me
     known = [memories.of(exchange) for exchange in batch]
     computed = compute(policy, [askable(one.question, policy) for one in batch], [one or Session() for one in known])
     thinks = any(exchange.question.options.get("think") for exchange in batch)
-    is_whole = len(batch) == batch[0].together
-    doubt = None if is_whole else INCOMPLETE
-    doubt = FORGOTTEN if thinks and None in known else doubt
-    for exchange, answer in zip(batch, computed.answers, strict=True):
-        if exchange.chunk is not None:
-            yield Replayed(exchange=exchange, answer=answer, doubt=doubt)
+    doubts = {FORGOTTEN: thinks and None in known, INCOMPLETE: len(batch) != batch[0].together}
+    doubt = next((words for words, is_so in doubts.items() if is_so), None)
+    answered = [(one, answer) for one, answer in zip(batch, computed.answers, strict=True) if one.chunk is not None]
+    yield from (Replayed(exchange=one, answer=answer, doubt=doubt) for one, answer in answered)
 
 
 def askable(question: Question, policy: MolmoAct2Policy) -> Question:

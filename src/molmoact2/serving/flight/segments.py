@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from molmoact2.tokens.reading import require
+
 MAGIC = b"molmoact2 flight 1\n"
 SUFFIX = ".flight"
 LARGEST_RECORD = 64 * 2**20
@@ -25,6 +27,12 @@ HEADER_BYTES = LENGTHS.size + CHECK.size
 
 class FlightLogError(ValueError):
     """A log that is damaged, or none; says which file, and where in it."""
+
+
+def ensure(holds: bool, message: str) -> None:
+    """FlightLogError with `message` unless it holds."""
+    if not holds:
+        raise FlightLogError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +54,7 @@ class TornTail:
 
 def framed(payload: bytes) -> bytes:
     """A record as bytes; ValueError beyond `LARGEST_RECORD`."""
-    if len(payload) > LARGEST_RECORD:
-        raise ValueError(f"A record has up to {LARGEST_RECORD} bytes, got {len(payload)}.")
+    require(len(payload) <= LARGEST_RECORD, f"A record has up to {LARGEST_RECORD} bytes, got {len(payload)}.")
     lengths = LENGTHS.pack(len(payload), zlib.crc32(payload))
     return lengths + CHECK.pack(zlib.crc32(lengths)) + payload
 
@@ -99,8 +106,7 @@ def read_segment(path: Path) -> Iterator[Record | TornTail]:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(len(MAGIC))
-        if head != MAGIC[: len(head)]:
-            raise FlightLogError(f"{path} is not a segment of a flight log: it does not begin as one.")
+        ensure(head == MAGIC[: len(head)], f"{path} is not a segment of a flight log: it does not begin as one.")
         if head != MAGIC:
             yield TornTail(offset=0, num_bytes=size)
             return
@@ -120,15 +126,14 @@ def read_record(file: BinaryIO, path: Path, size: int) -> Record | TornTail:
         return torn
     length, checksum = LENGTHS.unpack_from(header)
     if CHECK.unpack_from(header, LENGTHS.size)[0] != zlib.crc32(header[: LENGTHS.size]) or length > LARGEST_RECORD:
-        file.seek(offset)
-        if is_zero_to_the_end(file):
-            return torn  # a file that grew before its content was on the disk, as after a power failure
-        raise FlightLogError(f"{path}, byte {offset}: the header of this record is damaged.")
+        file.seek(offset)  # zeros are a file that grew before its content was on the disk, as in a power failure
+        ensure(is_zero_to_the_end(file), f"{path}, byte {offset}: the header of this record is damaged.")
+        return torn
     if offset + HEADER_BYTES + length > size:
         return torn
     payload = file.read(length)
-    if zlib.crc32(payload) != checksum:
-        raise FlightLogError(f"{path}, byte {offset}: this record of {length} bytes is damaged.")
+    is_right = zlib.crc32(payload) == checksum
+    ensure(is_right, f"{path}, byte {offset}: this record of {length} bytes is damaged.")
     return Record(offset=offset, payload=payload)
 
 
