@@ -44,6 +44,8 @@ class FakeBus:
         self.log.append(("connect",))
 
     def disconnect(self, disable_torque: bool = True) -> None:
+        if not self.is_connected:
+            raise DeviceNotConnectedError("FeetechMotorsBus is not connected.")
         self.is_connected = False
         self.log.append(("disconnect", disable_torque))
 
@@ -201,6 +203,8 @@ def test_close_keeps_the_torque():
     assert bus.log[-1] == ("disconnect", False)
     with pytest.raises(RobotError, match="not connected"):
         robot.read()
+    robot.close()
+    assert bus.log[-1] == ("disconnect", False), "closing twice is no error"
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,15 @@ take the first one found.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from molmoact2.control.robot import Clock, Frame, RobotError
 from molmoact2.registry import unknown
-from molmoact2.robots.vendor import device, driver
+from molmoact2.robots.vendor import as_far_as_possible, device, driver
 from molmoact2.types import Image
 
 FIRST_FRAME_S = 5.0
@@ -168,15 +168,19 @@ class Camera:
 class Cameras:
     """All cameras of a robot."""
 
-    def __init__(self, settings: CameraSettings, clock: Clock, sources: Mapping[str, Any] = SOURCES) -> None:
-        """Open every camera of the settings, or none: what was opened is closed again where one does not open."""
+    def __init__(self, settings: CameraSettings, clock: Clock) -> None:
+        """Open every camera of the settings and wait for its first frame; or open none.
+
+        RobotError where one does not open or shows nothing, ValueError for a kind or a driver that is not there.
+        """
         self._cameras: dict[str, Camera] = {}
-        makers = {name: source_of(spec, sources) for name, spec in settings.cameras.items()}
+        makers = {name: source_of(spec) for name, spec in settings.cameras.items()}
         try:
-            for name, (make, where) in makers.items():
+            for name, (make, which) in makers.items():
                 with device(f"Opening camera {name!r} ({settings.cameras[name]})"):
-                    self._cameras[name] = Camera(name, make(where, settings), clock)
-        except RobotError:
+                    self._cameras[name] = Camera(name, make(which, settings), clock)
+            self.look()
+        except (RobotError, ValueError):
             self.close()
             raise
 
@@ -186,13 +190,14 @@ class Cameras:
 
     def close(self) -> None:
         """Let go of all."""
-        for camera in self._cameras.values():
-            camera.close()
+        for name, camera in self._cameras.items():
+            with as_far_as_possible("A camera"), device(f"Closing camera {name!r}"):
+                camera.close()
 
 
-def source_of(spec: str, sources: Mapping[str, Any] = SOURCES) -> tuple[Callable[[str, CameraSettings], Source], str]:
+def source_of(spec: str) -> tuple[Callable[[str, CameraSettings], Source], str]:
     """What opens "kind:which", and which; ValueError for a kind that is not known."""
     kind, _, which = spec.partition(":")
-    if kind not in sources:
-        raise unknown("kind of camera", kind, sources)
-    return sources[kind], which
+    if kind not in SOURCES:
+        raise unknown("kind of camera", kind, SOURCES)
+    return SOURCES[kind], which

@@ -148,7 +148,7 @@ class So101:
     def close(self) -> None:
         """Let go of port and cameras. The motors stay on, and keep the last target, if they were ever switched on."""
         self._cameras.close()
-        with device("Closing the motor bus"):
+        with as_far_as_possible("The arm"), device("Closing the motor bus"):
             self._bus.disconnect(disable_torque=False)
 
     def _read_register(self, register: str, *, normalize: bool = True) -> NDArray[np.float64]:
