@@ -13,10 +13,10 @@ from served_policies import Scripted, question, tiny_policy
 from molmoact2.inference import MolmoAct2Policy, load_policy
 from molmoact2.inference.session import Session
 from molmoact2.serving.computing import answer_together
-from molmoact2.serving.engine import NOT_COMPUTED, Engine, EngineSettings
+from molmoact2.serving.engine import Engine, EngineSettings
 from molmoact2.serving.exchange import Exchange
 from molmoact2.serving.sessions import ServedSession, Sessions
-from molmoact2.serving.waiting import Waiting
+from molmoact2.serving.waiting import NOT_COMPUTED, Waiting
 from molmoact2.testing import fake_observation
 from molmoact2.types import ActionChunk, Committed, Observation
 from molmoact2.wire.limits import WireError

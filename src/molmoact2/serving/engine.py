@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isnan
@@ -27,7 +28,7 @@ from molmoact2.serving.computing import Computed, compute
 from molmoact2.serving.exchange import Exchange, Question, Watcher
 from molmoact2.serving.operator import Operator
 from molmoact2.serving.sessions import ServedSession, Sessions
-from molmoact2.serving.waiting import Waiting
+from molmoact2.serving.waiting import Span, Waiting
 from molmoact2.serving.warm_up import warm_up
 from molmoact2.tokens.action import ActionDecodeError
 from molmoact2.tokens.reading import require
@@ -38,8 +39,6 @@ from molmoact2.wire.messages import Ask, Telemetry
 LOG = logging.getLogger("molmoact2.serving")
 State: TypeAlias = Literal["starting", "ready", "draining", "broken"]
 HELD = "An operator holds the robot: there are no actions until it is resumed."
-NOT_COMPUTED = -1
-"""Batch of an exchange that was refused before it was computed."""
 SMOOTHING = 0.2
 """Weight of the newest batch in the average of what one takes."""
 
@@ -84,6 +83,7 @@ class Engine:
         self.policy = policy
         self.settings = settings
         self.embodiments = policy.embodiments if embodiment is None else (policy.processor.tag(embodiment).tag,)
+        self._only_embodiment = self.embodiments[0] if len(self.embodiments) == 1 else ""
         self.operator = operator or Operator()
         self.watchers = list(watchers)
         self.sessions = Sessions(cap=settings.sessions, ttl_s=settings.session_ttl_s, ended=self._ended)
@@ -93,10 +93,12 @@ class Engine:
         self._waiting: dict[Hashable, Waiting] = {}
         self._awake = asyncio.Event()
         self._numbers, self._batches = itertools.count(), itertools.count()
+        self.failure: BaseException | None = None
+        """What ended `run`, where it was not `drain`."""
         self.closing: list[Callable[[], None]] = []
         """Called when it begins to drain."""
         self._batch_s = 0.1
-        self._running: asyncio.Task[None] | None = None
+        self._is_over = asyncio.Event()
 
     @property
     def num_waiting(self) -> int:
@@ -115,20 +117,21 @@ class Engine:
 
     async def run(self) -> None:
         """Warm up, then answer until `drain` is called and nothing is left to answer."""
-        self._running = asyncio.create_task(self._run())
-        await asyncio.wait([self._running])
-        if self._running.exception() is not None:
-            self.state = "broken"
+        running = asyncio.create_task(self._run())
+        await asyncio.wait([running])
+        self.failure = running.exception()
+        self.state = "draining" if self.failure is None else "broken"
+        self._is_over.set()
 
     async def finished(self, seconds: float) -> None:
         """Return when `run` has ended, or after this long."""
-        if self._running is not None:
-            await asyncio.wait([self._running], timeout=seconds)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_over.wait(), seconds)
 
     def raise_if_broken(self) -> None:
         """Raise what ended `run`, if it was not `drain`."""
-        if self._running is not None and self._running.done():
-            self._running.result()
+        if self.failure is not None:
+            raise self.failure
 
     async def _run(self) -> None:
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference") as worker:
@@ -142,7 +145,7 @@ class Engine:
 
     def drain(self) -> None:
         """Take nothing on any more, refuse what waits, finish what runs."""
-        self.state = "draining" if self.state != "broken" else self.state
+        self.state = "draining"
         for waiting in list(self._waiting.values()):
             self._refuse(waiting, "busy", "The server is shutting down.")
         for close in self.closing:
@@ -175,8 +178,7 @@ class Engine:
         try:
             return await waiting.reply
         finally:
-            if self._waiting.get(waiting.place) is waiting:
-                del self._waiting[waiting.place]
+            self._forget(waiting)
 
     def reset(self, session: ServedSession, seed: int | None = None) -> None:
         """Begin another episode of a session; what waits from the last one is refused."""
@@ -193,23 +195,20 @@ class Engine:
         if error.code == "malformed":
             self._tell(attrgetter("failed"), where, error.code, str(error))
 
-    def failed(self, where: str, error: BaseException | str) -> str:
+    def failed(self, where: str, error: BaseException) -> str:
         """Write down what went wrong and return the id under which it is found; nobody else is told more than that."""
         error_id = secrets.token_hex(4)
-        details = error if isinstance(error, BaseException) else None
-        LOG.error("error %s in %s: %s", error_id, where, error, exc_info=details)
-        self._tell(attrgetter("failed"), where, error_id, f"{type(error).__name__}: {error}" if details else str(error))
+        LOG.error("error %s in %s: %s", error_id, where, error, exc_info=error)
+        self._tell(attrgetter("failed"), where, error_id, f"{type(error).__name__}: {error}")
         return error_id
 
     def _question(self, session: ServedSession, ask: Ask) -> Question:
-        wanted = self.operator.wish_of(session.id).instruction
-        observation = ask.observation if wanted is None else replace(ask.observation, instruction=wanted)
+        instruction = self.operator.wish_of(session.id).instruction or ask.observation.instruction
         options: dict[str, Any] = {"mode": ask.mode, "num_steps": ask.num_steps}
         options |= {"num_action_steps": ask.num_action_steps, "think": ask.think, "think_ahead": ask.think_ahead}
-        only = self.embodiments[0] if len(self.embodiments) == 1 else ""
         return Question(
-            observation=observation,
-            embodiment=only if ask.embodiment is None else ask.embodiment,
+            observation=replace(ask.observation, instruction=instruction),
+            embodiment=self._only_embodiment if ask.embodiment is None else ask.embodiment,
             options={name: value for name, value in options.items() if value not in (None, False)},
             seed=session.draw_seed() if ask.seed is None else ask.seed,
             committed=ask.committed,
@@ -230,7 +229,7 @@ class Engine:
             raise WireError(f"{self.num_waiting} questions are waiting already.", code="busy")
         self._waiting[waiting.place] = waiting  # keeps the place in line of an older one
         if older is not None:
-            self._reply(older, self._exchange(older, refusal=("superseded", "A newer observation took its place.")))
+            self._refuse(older, "superseded", "A newer observation took its place.")
         self._awake.set()
 
     def _take(self) -> list[Waiting]:
@@ -265,75 +264,26 @@ class Engine:
         self.busy_s += done_s - begun_s
         self._batch_s += SMOOTHING * (done_s - begun_s - self._batch_s)
         error = future.exception()
-        if error is None:
-            computed = future.result()
+        if error is not None:
+            broken = WireError(f"Error {self.failed('inference', error)}.", code="internal")
+            computed = Computed(answers=[broken] * len(batch), were_together=True)
         else:
-            refusal = WireError(f"Error {self.failed('inference', error)}.", code="internal")
-            computed = Computed(answers=[refusal] * len(batch), were_together=True)
-        number = next(self._batches)
-        for waiting, answer in zip(batch, computed.answers, strict=True):
-            chunk = answer if isinstance(answer, ActionChunk) else None
-            refusal = self._reason_against(waiting, done_s) or self._fault(answer)
-            exchange = self._exchange(
-                waiting,
-                chunk=None if refusal else chunk,
-                refusal=refusal,
-                batch=number if computed.were_together else next(self._batches),
-                together=len(batch) if computed.were_together else 1,
-                began_s=begun_s,
-                done_s=done_s,
-            )
-            self._reply(waiting, exchange)
-
-    def _fault(self, answer: ActionChunk | ValueError) -> tuple[Code, str] | None:
-        """Why a question that was computed has no chunk."""
-        match answer:
-            case ActionChunk():
-                return None
-            case WireError():
-                return answer.code, str(answer)
-            case NoActionError() | DecodingError() | ActionDecodeError():
-                return "internal", f"The checkpoint gave no action: {answer}"
-            case _:
-                return "unfit", str(answer)
+            computed = future.result()
+        together = [next(self._batches)] * len(batch)
+        numbers = together if computed.were_together else [next(self._batches) for _ in batch]
+        for waiting, answer, number in zip(batch, computed.answers, numbers, strict=True):
+            span = Span(batch=number, began_s=begun_s, done_s=done_s)
+            refusal = self._reason_against(waiting, done_s) or fault(answer)
+            chunk = answer if refusal is None and isinstance(answer, ActionChunk) else None
+            self._reply(waiting, waiting.exchange(next(self._numbers), span, chunk=chunk, refusal=refusal))
 
     def _refuse(self, waiting: Waiting, code: Code, message: str) -> None:
+        self._forget(waiting)
+        self._reply(waiting, waiting.exchange(next(self._numbers), waiting.refused, refusal=(code, message)))
+
+    def _forget(self, waiting: Waiting) -> None:
         if self._waiting.get(waiting.place) is waiting:
             del self._waiting[waiting.place]
-        self._reply(waiting, self._exchange(waiting, refusal=(code, message)))
-
-    def _exchange(
-        self,
-        waiting: Waiting,
-        *,
-        chunk: ActionChunk | None = None,
-        refusal: tuple[Code, str] | None = None,
-        batch: int = NOT_COMPUTED,
-        together: int = 1,
-        began_s: float | None = None,
-        done_s: float | None = None,
-    ) -> Exchange:
-        now_s = time.perf_counter()
-        began_s = now_s if began_s is None else began_s
-        return Exchange(
-            number=next(self._numbers),
-            session=waiting.session.id,
-            client=waiting.session.client,
-            dialect=waiting.session.dialect,
-            request=waiting.request,
-            question=waiting.question,
-            chunk=chunk,
-            refusal=refusal,
-            batch=batch,
-            episode=waiting.episode,
-            arrived_at=waiting.arrived_at,
-            queue_s=began_s - waiting.arrived_s,
-            inference_s=0.0 if done_s is None else done_s - began_s,
-            total_s=now_s - waiting.arrived_s,
-            observed_at=waiting.observed_at,
-            remembers=waiting.session.remembers,
-            together=together,
-        )
 
     def _reply(self, waiting: Waiting, exchange: Exchange) -> None:
         """Tell who asked, unless he is gone, and who watches."""
@@ -349,3 +299,16 @@ class Engine:
         """Tell every watcher a little later, each by itself: one that fails harms neither the others nor the answer."""
         for watcher in self.watchers:
             asyncio.get_running_loop().call_soon(event(watcher), *news)
+
+
+def fault(answer: ActionChunk | ValueError) -> tuple[Code, str] | None:
+    """Why a question that was computed has no chunk."""
+    match answer:
+        case ActionChunk():
+            return None
+        case WireError():
+            return answer.code, str(answer)
+        case NoActionError() | DecodingError() | ActionDecodeError():
+            return "internal", f"The checkpoint gave no action: {answer}"
+        case _:
+            return "unfit", str(answer)

@@ -9,8 +9,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
-from molmoact2.serving.engine import NOT_COMPUTED, Engine
+from molmoact2.serving.engine import Engine
 from molmoact2.serving.exchange import Exchange
+from molmoact2.serving.waiting import NOT_COMPUTED
 from molmoact2.wire.messages import Telemetry
 
 SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
