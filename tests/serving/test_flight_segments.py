@@ -113,3 +113,11 @@ def test_a_disk_that_is_full_leaves_no_half_record(tmp_path: Path, room: int):
     writer.append(b"after")
     writer.close()
     assert payloads_of(tmp_path / "000000.flight") == (b"before", b"after")
+
+
+def test_a_disk_that_takes_nothing_gets_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *mode, **options: FullDisk(opened(path, *mode, **options), 3))
+    with pytest.raises(OSError, match="No space"):
+        SegmentWriter(tmp_path / "000000.flight")
+    assert not list(tmp_path.iterdir())

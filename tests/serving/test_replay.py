@@ -82,7 +82,7 @@ def rewritten(folder: Path, to: Path, change: Callable[[Exchange], Exchange | No
             if isinstance(event, Exchange):
                 changed = change(event)
                 if changed is None:
-                    recorder._miss(gap_of(event, "it was taken out"))
+                    recorder._backlog.miss(gap_of(event, "it was taken out"))
                 else:
                     recorder.exchanged(changed)
     return to

@@ -12,23 +12,25 @@ import logging
 import re
 import secrets
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from math import inf
 from pathlib import Path
-from threading import Condition, Thread
+from threading import Thread
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from molmoact2.serving.exchange import Exchange
-from molmoact2.serving.flight.events import Ended, Event, Failed, Gap, Moved, PolicyIdentity, gap_of, merged
+from molmoact2.serving.exchange import Exchange, Question
+from molmoact2.serving.flight.backlog import Backlog
+from molmoact2.serving.flight.events import Ended, Event, Failed, Moved, PolicyIdentity, gap_of
 from molmoact2.serving.flight.records import FORMAT, Begin, End, write_event, write_exchange, write_image
 from molmoact2.serving.flight.segments import SUFFIX, SegmentWriter
+from molmoact2.tokens.reading import require
+from molmoact2.types import Observation
 from molmoact2.wire.messages import Telemetry
 
 LOG = logging.getLogger("molmoact2.serving.flight")
@@ -41,7 +43,6 @@ GB = 10**9
 EVENT_BYTES = 1000
 """About what an event takes in memory besides its arrays."""
 DIGITS = 6
-TOO_SLOW = "the backlog is full: the disk, or the processor that packs the images, is too slow"
 DISK_REFUSES = "the disk does not take it"
 UNWRITABLE = "it has no form that could be read again"
 
@@ -76,30 +77,28 @@ class FlightRecorder:
         Raises:
             ValueError: a size that is not positive, or a `max_gb` that two segments do not fit in.
         """
-        if not (segment_mb > 0 and backlog_mb > 0):
-            raise ValueError(f"segment_mb and backlog_mb must be positive, got {segment_mb} and {backlog_mb}.")
-        if max_gb is not None and max_gb * GB < 2 * segment_mb * MB:
-            raise ValueError(f"max_gb must have room for two segments of {segment_mb:g} MB, got {max_gb:g}.")
+        are_positive = segment_mb > 0 and backlog_mb > 0
+        require(are_positive, f"segment_mb and backlog_mb must be positive, got {segment_mb} and {backlog_mb}.")
+        has_room = max_gb is None or max_gb * GB >= 2 * segment_mb * MB
+        require(has_room, f"max_gb must have room for two segments of {segment_mb:g} MB, got {max_gb}.")
         self.folder = Path(folder)
         self.num_recorded = 0
         """Exchanges that are in the log."""
-        self.num_missed = 0
-        """Exchanges that are not."""
-        self._segment_bytes, self._backlog_bytes = segment_mb * MB, backlog_mb * MB
+        self._segment_bytes = segment_mb * MB
         self._max_bytes = inf if max_gb is None else max_gb * GB
         self._begin = Begin(format=FORMAT, flight=secrets.token_hex(8), segment=0, at=time.time(), policy=policy)
-        self._backlog: deque[tuple[Event, int]] = deque()
-        self._waiting_bytes = 0
-        self._gap: Gap | None = None
-        self._is_closing = False
-        self._change = Condition()
-        """Guards the five above, which the event loop and the thread share; the others are the thread's."""
+        self._backlog = Backlog(backlog_mb * MB)
         self._segment: SegmentWriter | None = None
         self._closed_bytes = 0
         self._offsets: dict[bytes, int] = {}
         """Digest of an image -> where it is in this file."""
         self._sync_at = self._try_at = 0.0
         self._thread = Thread(target=self._work, name="flight-recorder", daemon=True)
+
+    @property
+    def num_missed(self) -> int:
+        """Exchanges that are not."""
+        return self._backlog.num_missed
 
     @property
     def num_bytes(self) -> int:
@@ -120,70 +119,40 @@ class FlightRecorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write what is in the backlog, and that this is the end."""
-        with self._change:
-            self._is_closing = True
-            self._change.notify()
+        self._backlog.close()
         self._thread.join()
 
     def exchanged(self, exchange: Exchange, /) -> None:
         """Record an exchange."""
         images = exchange.question.observation.images
         listed = images.values() if isinstance(images, Mapping) else images
-        self._put(exchange, sum(image.nbytes for image in listed))
+        self._backlog.put(exchange, EVENT_BYTES + sum(image.nbytes for image in listed))
 
     def moved(self, session: str, telemetry: Telemetry, /) -> None:
         """Record what a robot did."""
         num_bytes = telemetry.executed.nbytes + telemetry.measured.nbytes + telemetry.times.nbytes
-        self._put(Moved(at=time.time(), session=session, telemetry=telemetry), num_bytes)
+        self._backlog.put(Moved(at=time.time(), session=session, telemetry=telemetry), EVENT_BYTES + num_bytes)
 
     def failed(self, where: str, error_id: str, message: str, /) -> None:
         """Record that something went wrong."""
-        self._put(Failed(at=time.time(), where=where, error_id=error_id, message=message), len(message))
+        event = Failed(at=time.time(), where=where, error_id=error_id, message=message)
+        self._backlog.put(event, EVENT_BYTES + len(message))
 
     def ended(self, session: str, /) -> None:
         """Record the end of a session."""
-        self._put(Ended(at=time.time(), session=session), 0)
-
-    def _put(self, event: Event, num_bytes: int) -> None:
-        num_bytes += EVENT_BYTES
-        with self._change:
-            has_room = self._waiting_bytes + num_bytes <= self._backlog_bytes and not self._is_closing
-            if has_room:
-                self._backlog.append((event, num_bytes))
-                self._waiting_bytes += num_bytes
-                self._change.notify()
-        if not has_room:
-            self._miss(gap_of(event, TOO_SLOW))
-
-    def _miss(self, gap: Gap) -> None:
-        """Count what is not recorded."""
-        with self._change:
-            if self._gap is None:
-                LOG.warning("The flight recorder has a gap: %s.", gap.reason)
-            self.num_missed += gap.num_exchanges
-            self._gap = merged(self._gap, gap)
+        self._backlog.put(Ended(at=time.time(), session=session), EVENT_BYTES)
 
     def _work(self) -> None:
         """The thread."""
-        while True:
-            event, is_over = self._take()
+        is_over = False
+        while not is_over:
+            event, is_over = self._backlog.take(SYNC_S)
             if time.monotonic() < self._try_at and not is_over:
                 self._leave_out(event, DISK_REFUSES)
             else:
                 self._record(event)
             self._sync()
-            if is_over:
-                break
         self._finish()
-
-    def _take(self) -> tuple[Event | None, bool]:
-        """The next event, None where nothing comes for a while; and whether there will never be another."""
-        with self._change:
-            if not self._backlog and not self._is_closing:
-                self._change.wait(timeout=SYNC_S)
-            event, num_bytes = self._backlog.popleft() if self._backlog else (None, 0)
-            self._waiting_bytes -= num_bytes
-            return event, self._is_closing and not self._backlog
 
     def _record(self, event: Event | None) -> None:
         """Write what is missing before it, and then the event itself."""
@@ -201,31 +170,31 @@ class FlightRecorder:
 
     def _leave_out(self, event: Event | None, reason: str) -> None:
         if event is not None:
-            self._miss(gap_of(event, reason))
+            self._backlog.miss(gap_of(event, reason))
 
     def _write_gap(self) -> None:
-        with self._change:
-            gap, self._gap = self._gap, None
+        gap = self._backlog.take_gap()
         if gap is None:
             return
         try:
             self._room().append(write_event(gap))
         except OSError:
-            with self._change:
-                self._gap = merged(gap, self._gap)
+            self._backlog.give_back(gap)
             raise
 
     def _write(self, event: Event) -> None:
         segment = self._room()
-        if not isinstance(event, Exchange):
-            segment.append(write_event(event))
-            return
-        images = event.question.observation.images
-        if not isinstance(images, Mapping):
-            raise ValueError("the images of an exchange have no names.")
-        offsets = {name: self._offset_of(np.ascontiguousarray(image), segment) for name, image in images.items()}
-        segment.append(write_exchange(event, offsets))
-        self.num_recorded += 1
+        match event:
+            case Exchange(question=Question(observation=Observation(images=Mapping() as images))):
+                offsets = {
+                    name: self._offset_of(np.ascontiguousarray(image), segment) for name, image in images.items()
+                }
+                segment.append(write_exchange(event, offsets))
+                self.num_recorded += 1
+            case Exchange():
+                raise ValueError("The images of an exchange have no names.")
+            case _:
+                segment.append(write_event(event))
 
     def _offset_of(self, image: NDArray[Any], segment: SegmentWriter) -> int:
         """Where in this file the image is; it is written where it is not there yet."""
@@ -287,11 +256,11 @@ class FlightRecorder:
         """Write that this is the end, and let go of the file."""
         try:
             self._write_gap()
-            self._room().append(write_event(End(at=time.time(), num_exchanges=self.num_recorded + self.num_missed)))
+            segment = self._room()
+            segment.append(write_event(End(at=time.time(), num_exchanges=self.num_recorded + self.num_missed)))
+            self._close_segment(segment)
         except OSError as error:
             LOG.error("The flight log has no end, and %d exchanges are missing: %s.", self.num_missed, error)
-        if self._segment is not None:
-            self._close_segment(self._segment)
 
 
 def segment_paths(folder: Path) -> list[Path]:

@@ -67,7 +67,12 @@ class SegmentWriter:
         self.path = path
         self.size = 0
         self._file = path.open("xb", buffering=0)
-        self._append(MAGIC)
+        try:
+            self._append(MAGIC)
+        except OSError:
+            self._file.close()
+            path.unlink()
+            raise
 
     def append(self, payload: bytes) -> int:
         """Write a record and return its offset. After an OSError it is as if nothing had been written."""
