@@ -13,9 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from served_policies import Scripted, question, tiny_policy
 from websockets.exceptions import ConnectionClosed
 
-from molmoact2.cli.serve import Serve, read_token
+from molmoact2.cli.serve import Serve, announce, read_token
 from molmoact2.inference import MolmoAct2Policy
-from molmoact2.serving.engine import EngineSettings
+from molmoact2.serving.engine import Engine, EngineSettings
+from molmoact2.serving.settings import ServerSettings
 from molmoact2.testing import tiny_checkpoint
 from molmoact2.wire.messages import Answer, Refusal
 
@@ -169,3 +170,12 @@ def test_a_token_is_read_from_its_file(tmp_path: Path):
     short = Serve(checkpoint="nano-so101", token_file=tmp_path / "token")
     with pytest.raises(ValueError, match="16"):
         short.run()
+
+
+def test_a_token_that_was_made_is_told_once_and_others_are_not(scripted: Scripted, capsys: pytest.CaptureFixture[str]):
+    engine = Engine(scripted)
+    open_to_all = ServerSettings(host="0.0.0.0", token="sixteen letters and more")
+    announce("tiny", engine, open_to_all, port=8000, token=None)
+    assert "sixteen" not in capsys.readouterr().out
+    announce("tiny", engine, open_to_all, port=8000, token=open_to_all.token)
+    assert "sixteen letters and more" in capsys.readouterr().out

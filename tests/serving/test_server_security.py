@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live_server import LiveServer, live_server, wait_until
+from live_server import LiveRobot, LiveServer, live_server, wait_until
 from served_policies import Scripted, question, tiny_policy
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from molmoact2.inference import MolmoAct2Policy
 from molmoact2.serving.engine import EngineSettings
@@ -27,7 +28,7 @@ from molmoact2.serving.security import Rate
 from molmoact2.serving.settings import ServerSettings
 from molmoact2.wire.codec import encode
 from molmoact2.wire.limits import Limits
-from molmoact2.wire.messages import Answer, Hello
+from molmoact2.wire.messages import Answer, Hello, Welcome
 
 TOKEN = "a token that nobody guesses"
 IMPATIENT = ServerSettings(port=0, first_byte_s=0.3, body_s=0.3, idle_s=0.3, write_s=0.3, connections_per_client=8)
@@ -385,6 +386,10 @@ def test_tls_encrypts(tiny: MolmoAct2Policy, tmp_path: Path):
     trusted = ssl.create_default_context(cafile=certificate)
     with live_server(Scripted(tiny), settings=tls) as server:
         with httpx.Client(base_url=f"https://localhost:{server.port}", verify=trusted) as client:
-            assert client.get("/ready").text == "ready\n"
+            assert [client.get("/ready").text for _ in range(3)] == ["ready\n"] * 3
+        with connect(f"wss://localhost:{server.port}/v1", ssl=trusted, compression=None) as websocket:
+            robot = LiveRobot(websocket)
+            assert isinstance(robot.ask(Hello(client="test")), Welcome)
+            assert all(isinstance(robot.ask(question(number)), Answer) for number in range(3))
         with pytest.raises(httpx.HTTPError), server.http() as client:
             client.get("/ready")

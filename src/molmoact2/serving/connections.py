@@ -53,7 +53,7 @@ class GuardedHTTP(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Turn away who has too many connections. From the first byte that waits for a client to read, time runs."""
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)
+        transport.set_write_buffer_limits(high=1)  # 0 would never let TLS write again
         clients = [other.client for other in self.connections if isinstance(other, GuardedHTTP | GuardedWebSocket)]
         num_open = sum(client is not None and client[:1] == self.client[:1] for client in clients if self.client)
         if num_open > self.settings.connections_per_client:
