@@ -56,7 +56,7 @@ class Arm(threading.Thread):
 
     def run(self) -> None:
         with connect(self.address, max_size=None) as line:
-            line.send(encode(Hello(client="molmoact2 run")))
+            line.send(encode(Hello(client="simulated arm")))
             decode(line.recv(), Limits())
             number, tasks = 0, ("plate", "pick", "push")
             while self.is_on:
@@ -118,11 +118,8 @@ def main(folder: Path) -> None:
         arm = Arm(port)
         arm.start()
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        for name, size, scheme in (
-            ("dashboard", LAPTOP, "light"), ("dashboard-dark", LAPTOP, "dark"),
-            ("dashboard-phone", PHONE, "light"), ("dashboard-phone-dark", PHONE, "dark"),
-        ):  # fmt: skip
-            page = browser.new_page(viewport=size, color_scheme=scheme, device_scale_factor=2 if size is PHONE else 1)
+        for name, size in (("dashboard", LAPTOP), ("dashboard-phone", PHONE)):
+            page = browser.new_page(viewport=size, device_scale_factor=2 if size is PHONE else 1)
             page.on("console", lambda message: print(message.type, message.text))
             page.on("pageerror", lambda error: print(error))
             page.goto(f"http://127.0.0.1:{port}/")
