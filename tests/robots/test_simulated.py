@@ -1,13 +1,13 @@
 """The simulated arm behind the interface of a real one, against the environment that it is made of."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
 
 from molmoact2.control.clock import VirtualClock
 from molmoact2.control.executor import Executor
-from molmoact2.control.plan import PlanRequest
+from molmoact2.control.plan import Plan, PlanRequest
 from molmoact2.control.planners import PunctualPlanner, answers_of
 from molmoact2.control.strategies import make_strategy
 from molmoact2.envs.so101 import So101Env
@@ -94,7 +94,9 @@ def test_sees_and_feels_now(arm: SimulatedSo101, clock: VirtualClock):
     assert (np.abs(reading.effort) <= 1).all()
     assert list(frames) == ["front", "wrist"]
     assert all(frame.time_s == clock.now() and frame.image.dtype == np.uint8 for frame in frames.values())
-    assert np.array_equal(frames["front"].image, arm.environment.observe().images["front"])
+    images = arm.environment.observe().images
+    assert isinstance(images, Mapping)
+    assert np.array_equal(frames["front"].image, images["front"])
 
 
 def test_an_episode_is_that_of_the_evaluation_to_the_last_bit(environment: So101Env):
@@ -112,8 +114,11 @@ def test_an_episode_is_that_of_the_evaluation_to_the_last_bit(environment: So101
     while not arm.outcome.done and arm.control_steps < arm.max_steps:
         planner.ask(request_of(arm, step))
         for plan in planner.poll():
+            assert isinstance(plan, Plan)
             assert executor.take(plan, clock.now()) is None
-        arm.command(executor.target(clock.now()))
+        target = executor.target(clock.now())
+        assert target is not None
+        arm.command(target.astype(np.float32))
         step += 1
         clock.sleep_until(step / HZ)
     assert (arm.outcome.success, step) == (plain.success, plain.num_steps)
