@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from live_server import LiveServer, live_server
+from live_server import LiveServer, live_server, wait_until
 from made_up_flights import made_up
 
 from molmoact2.inference import load_policy
@@ -114,3 +114,20 @@ def test_too_many_viewers_are_sent_away(server: LiveServer):
         assert http.get("/dashboard/live").status_code == 503
         for stream in streams:
             stream.close()
+
+
+def test_a_viewer_that_does_not_read_is_dropped_and_holds_up_nobody(server: LiveServer):
+    settings = ServerSettings(port=0, token=TOKEN, write_s=0.2)
+    with live_server(server.engine.policy, settings=settings) as other, other.socket() as viewer, other.http() as http:
+        board = board_of(other)
+        viewer.sendall(f"GET /dashboard/live HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+
+        def is_dropped() -> bool:
+            show = made_up(board.version, height=600, width=800)
+            other.on_loop(lambda: board.exchanged(show))
+            assert http.get("/health").status_code == 200
+            return len(other.server.server_state.connections) == 1
+
+        http.get("/health")
+        wait_until(lambda: len(other.server.server_state.connections) == 2)
+        wait_until(is_dropped)
