@@ -122,6 +122,8 @@ def test_batches_equal_single_answers_and_can_be_asked_again(tiny: MolmoAct2Poli
     exchanges = asyncio.run(story())
     together = [exchange for exchange in exchanges if exchange.batch == exchanges[-1].batch]
     assert len({exchange.batch for exchange in exchanges}) < 5, "nothing was computed together"
+    assert {exchange.together for exchange in together} == {len(together)}
+    assert all(exchange.remembers for exchange in exchanges)
     assert [exchange.number for exchange in exchanges] == sorted(exchange.number for exchange in exchanges)
     for exchange in exchanges:
         assert exchange.chunk is not None
@@ -174,7 +176,8 @@ def test_questions_without_a_session_do_not_take_each_others_place(scripted: Scr
             scripted.gate.set()
             return [await task for task in tasks]
 
-    assert [code_of(exchange) for exchange in asyncio.run(story())] == [None] * 3
+    exchanges = asyncio.run(story())
+    assert [(code_of(exchange), exchange.remembers) for exchange in exchanges] == [(None, False)] * 3
 
 
 def test_what_is_too_much_is_refused_and_told_when_to_come_back(scripted: Scripted):
@@ -288,6 +291,7 @@ def test_one_question_that_fails_harms_no_other_of_its_batch(tiny: MolmoAct2Poli
     good, bad, also_good = asyncio.run(story())
     assert [code_of(one) for one in (good, bad, also_good)] == [None, "unfit", None]
     assert len({one.batch for one in (good, bad, also_good)}) == 3, "they were not computed together in the end"
+    assert {one.together for one in (good, bad, also_good)} == {1}
 
 
 def test_an_unexpected_error_is_an_id_for_the_client_and_the_whole_story_for_the_log(

@@ -251,7 +251,10 @@ class Engine:
         if self.operator.wish_of(waiting.session.id).is_held:
             return "held", HELD
         if waiting.is_late(now_s):
-            return "late", f"Its deadline of {waiting.deadline_s:g} s passed {now_s - waiting.arrived_s:.3f} s ago."
+            return (
+                "late",
+                f"Its deadline was {waiting.deadline_s:g} s, and it is {now_s - waiting.arrived_s:.3f} s old.",
+            )
         return None
 
     async def _answer(self, worker: ThreadPoolExecutor, batch: Sequence[Waiting]) -> None:
@@ -269,10 +272,13 @@ class Engine:
             computed = Computed(answers=[broken] * len(batch), were_together=True)
         else:
             computed = future.result()
-        together = [next(self._batches)] * len(batch)
-        numbers = together if computed.were_together else [next(self._batches) for _ in batch]
-        for waiting, answer, number in zip(batch, computed.answers, numbers, strict=True):
-            span = Span(batch=number, began_s=begun_s, done_s=done_s)
+        groups = [len(batch)] if computed.were_together else [1] * len(batch)
+        spans = [
+            Span(batch=number, began_s=begun_s, done_s=done_s, together=size)
+            for size, number in zip(groups, self._batches, strict=False)
+            for _ in range(size)
+        ]
+        for waiting, answer, span in zip(batch, computed.answers, spans, strict=True):
             refusal = self._reason_against(waiting, done_s) or fault(answer)
             chunk = answer if refusal is None and isinstance(answer, ActionChunk) else None
             self._reply(waiting, waiting.exchange(next(self._numbers), span, chunk=chunk, refusal=refusal))

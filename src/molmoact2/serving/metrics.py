@@ -42,12 +42,14 @@ class Metrics:
         self.stale = total("stale_chunks", "Chunks that were computed and nobody needed any more.")
         self.errors = total("errors", "Errors of the server itself, each with an id in its log.")
         self.telemetry = total("telemetry", "Reports of robots about what they did.")
-        self._batch, self._batch_size = NOT_COMPUTED, 0
+        self._batch = NOT_COMPUTED
 
     def exchanged(self, exchange: Exchange, /) -> None:
         """A question was answered or refused."""
-        self._count_batch(exchange.batch)
         is_computed = exchange.batch != NOT_COMPUTED
+        if is_computed and exchange.batch != self._batch:  # those of one batch come one after the other
+            self.batch.observe(exchange.together)
+            self._batch = exchange.batch
         if exchange.refusal is not None:
             self.refusals.labels(exchange.dialect, exchange.refusal[0]).inc()
             self.stale.inc(is_computed and exchange.refusal[0] in ("late", "held"))
@@ -80,13 +82,6 @@ class Metrics:
             return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
 
         return router
-
-    def _count_batch(self, batch: int) -> None:
-        """Exchanges of one batch come one after the other: it is whole when another begins."""
-        if batch != self._batch and self._batch != NOT_COMPUTED:
-            self.batch.observe(self._batch_size)
-        self._batch_size = self._batch_size + 1 if batch == self._batch else 1
-        self._batch = batch
 
 
 class EngineState(Collector):

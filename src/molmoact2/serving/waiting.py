@@ -22,6 +22,8 @@ class Span:
     began_s: float
     """On the clock of `time.perf_counter`."""
     done_s: float
+    together: int = 1
+    """How many were computed then."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,6 +79,8 @@ class Waiting:
             inference_s=span.done_s - span.began_s,
             total_s=time.perf_counter() - self.arrived_s,
             observed_at=self.observed_at,
+            remembers=self.session.remembers,
+            together=span.together,
         )
 
     def is_late(self, now_s: float) -> bool:
