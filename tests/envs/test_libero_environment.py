@@ -14,6 +14,8 @@ from molmoact2.envs import make
 from molmoact2.envs.labels import PIXELS, PIXELS_INSIDE, POINTS_PRESENT, label_row
 from molmoact2.envs.libero.environment import ARM_NOISE_RAD, LiberoEnv
 from molmoact2.envs.libero.protocol import OPENPI, PAPER, PRESETS, SMALL
+from molmoact2.envs.libero.quiet import RandomizationError
+from molmoact2.envs.libero.simulator import drawn
 from molmoact2.envs.libero.views import CAMERAS
 from molmoact2.envs.variations import Variations
 
@@ -120,6 +122,19 @@ def test_numpys_own_random_numbers_are_left_alone(libero: LiberoEnv):
     expected = np.random.RandomState(5).random()
     libero.reset(seed=0, task=SOUP)
     assert np.random.random() == expected  # noqa: NPY002
+
+
+def test_a_scene_without_room_is_drawn_again():
+    draws = iter([True, True, False])
+
+    def draw() -> str:
+        if next(draws, True):
+            raise RandomizationError("no room")
+        return "placed"
+
+    assert drawn(draw) == "placed"
+    with pytest.raises(RuntimeError, match="found no room in 100 draws"):
+        drawn(draw)
 
 
 def test_what_a_policy_sees(libero: LiberoEnv):

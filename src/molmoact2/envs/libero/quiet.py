@@ -1,5 +1,5 @@
 # pyright: reportMissingImports=false
-"""robosuite and LIBERO, imported without their noise: `ControlEnv`, `Observable`, and MuJoCo.
+"""robosuite and LIBERO, imported without their noise, and MuJoCo.
 
 robosuite 1.4 warns about settings that nobody needs, and logs to /tmp/robosuite.log, which only the first user of a
 machine may write. Its settings are therefore loaded, and corrected, before it is.
@@ -39,10 +39,11 @@ try:
         # In this order: the first import chooses the renderer, which robosuite then keeps.
         from molmoact2.envs.headless import mujoco  # isort: skip
         from libero.libero.envs.env_wrapper import ControlEnv  # isort: skip
+        from robosuite.utils.errors import RandomizationError  # isort: skip
         from robosuite.utils.observables import Observable, sensor  # isort: skip
 except ModuleNotFoundError as error:
     raise ImportError(
         f'LIBERO needs the package {error.name}. Install it with: pip install "molmoact2[libero]"'
     ) from error
 
-__all__ = ["ControlEnv", "Observable", "mujoco", "sensor"]
+__all__ = ["ControlEnv", "Observable", "RandomizationError", "mujoco", "sensor"]

@@ -7,14 +7,17 @@ be made later, when somebody looks, and still is the one that robosuite's own ca
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from molmoact2.envs.libero.quiet import ControlEnv, Observable, mujoco, sensor
+from molmoact2.envs.libero.quiet import ControlEnv, Observable, RandomizationError, mujoco, sensor
+
+Made = TypeVar("Made")
 
 SNAPSHOT = "snapshot"
 FINGERS = (
@@ -24,6 +27,8 @@ FINGERS = (
 """Solid parts of each."""
 SIGNS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=np.float64)
 """[8, 3] corners of a cube."""
+MOST_DRAWS = 100
+"""A scene whose things stand in each other's way is drawn again, at most this often."""
 
 
 class Simulation:
@@ -36,7 +41,8 @@ class Simulation:
 
     def __init__(self, description: Path, *, control_hz: int) -> None:
         with seeded(0):
-            self.control = ControlEnv(
+            make = partial(
+                ControlEnv,
                 bddl_file_name=str(description),
                 control_freq=control_hz,
                 has_offscreen_renderer=False,
@@ -44,6 +50,7 @@ class Simulation:
                 hard_reset=False,
                 ignore_done=True,
             )
+            self.control = drawn(make)
         self.world = self.control.env
         self.robot = self.world.robots[0]
         self.sensed: Mapping[str, Any] = {}
@@ -72,7 +79,7 @@ class Simulation:
         The arm stands as its designers left it. The same seed always draws the same scene.
         """
         with seeded(seed):
-            self.sensed = self.world.reset()
+            self.sensed = drawn(self.world.reset)
         # A new robot would start from here; a reset one would go on with the gripper command of the last episode.
         self.robot.gripper.current_action = np.zeros(self.robot.gripper.dof)
         return np.array(self.control.get_sim_state())
@@ -137,6 +144,18 @@ def seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(before)  # noqa: NPY002
+
+
+def drawn(draw: Callable[[], Made]) -> Made:
+    """What `draw` returns once the things that it places at random have found room.
+
+    Raises:
+        RuntimeError: they never do.
+    """
+    for _ in range(MOST_DRAWS):
+        with contextlib.suppress(RandomizationError):
+            return draw()
+    raise RuntimeError(f"The things of this scene found no room in {MOST_DRAWS} draws: is its description right?")
 
 
 def seen(data: mujoco.MjData) -> tuple[NDArray[np.float64], ...]:
