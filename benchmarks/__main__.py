@@ -6,7 +6,9 @@ from benchmarks import (
     dataset_frames,
     image_preprocessing,
     policy_latency,
+    real_time,
     rendering,
+    serving,
     think,
     training,
 )
@@ -21,6 +23,8 @@ BENCHMARKS = (
     action_tokenizer,
     training,
     think,
+    real_time,
+    serving,
 )
 
 

@@ -39,8 +39,8 @@ from molmoact2.robots.simulated import SimulatedSettings, SimulatedSo101, open_s
 OUTPUT = Path("runs/asynchronous")
 POLICY, EPISODES, SERVER = "nano-so101", 34, "ws://127.0.0.1:8107"
 REFERENCE = "in-process"
-SPEED = 1 / 8
-"""Of simulated time over the network: slow motion, because the cores that computed this were shared with other work."""
+SPEED = 1.0
+"""Of simulated time over the network: below 1 is slow motion, for cores that are shared with other work."""
 
 
 @dataclass(frozen=True, kw_only=True)

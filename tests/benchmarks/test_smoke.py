@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 TABLES = (
     "stages", "matrix products", "computed once", "Images to patches", "Frames of a dataset", "Training examples",
     "The simulated arm", "Action chunks to tokens", "A training step", "Memory of a training step", "Packing",
-    "The loader",
+    "The loader", "Real-time chunking", "what the server adds", "Many robots",
 )  # fmt: skip
 
 

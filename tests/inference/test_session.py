@@ -92,6 +92,29 @@ def test_what_goes_wrong_in_the_background_is_said_in_the_next_call(monkeypatch:
         act(episode()[2], session, think_ahead=True)
 
 
+def test_a_call_that_fails_leaves_its_episodes_as_they_were(monkeypatch: pytest.MonkeyPatch):
+    first, second, *_ = episode()
+    sessions, twins = ([POLICY.new_session(seed) for seed in (1, 2)] for _ in range(2))
+    for some in (sessions, twins):
+        POLICY.act([first, first], TAG, session=some, think=True)
+
+    def broken(*_args: object) -> None:
+        raise ValueError("The last stage fails.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("molmoact2.inference.thinking.Thinking.thoughts", broken)
+        with pytest.raises(ValueError, match="last stage"):
+            POLICY.act([second, second], TAG, session=sessions, think=True)
+        patch.undo()
+        patch.setattr("molmoact2.inference.call.Call.decode", broken)
+        with pytest.raises(ValueError, match="last stage"):
+            POLICY.act([second, second], TAG, session=sessions, think=True)
+    again, wanted = (POLICY.act([second, second], TAG, session=some, think=True) for some in (sessions, twins))
+    for chunk, twin in zip(again, wanted, strict=True):
+        np.testing.assert_array_equal(chunk.actions, twin.actions)
+        np.testing.assert_array_equal(chunk.depth.codes, twin.depth.codes)
+
+
 @pytest.mark.parametrize("options", [{"think": False}, {"session": None}, {"mode": "discrete", "noise": None}], ids=str)
 def test_thinking_ahead_needs_a_thought_and_an_episode(options: dict):
     given = {"think": True, "session": POLICY.new_session(), "noise": NOISE} | options

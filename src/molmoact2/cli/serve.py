@@ -38,6 +38,8 @@ class Serve:
     """Further names that clients may call this computer by, where no token is asked for."""
     record: Path | None = None
     """Folder to write every exchange to."""
+    record_gb: float | None = None
+    """How large that folder may become: the oldest files go. By default nothing is deleted."""
     device: str = "cpu"
     dtype: str = "float32"
     """float32, bfloat16 or float16."""
@@ -94,7 +96,8 @@ class Serve:
         app = build_app(engine, settings, model=model, revision=revision_of(self.checkpoint, policy.revision))
         with ExitStack() as stack:
             if self.record is not None:
-                recorder = FlightRecorder(self.record, identify(policy, self.checkpoint))
+                identity = identify(policy, self.checkpoint, action_tokenizer=self.action_tokenizer)
+                recorder = FlightRecorder(self.record, identity, max_gb=self.record_gb)
                 engine.watchers.append(stack.enter_context(recorder))
             serve(
                 app, engine, settings, listening=lambda port: announce(model, engine, settings, port=port, token=made)

@@ -1,6 +1,5 @@
 """A checkpoint in an episode: its own session, its whole horizon."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from molmoact2.evaluation.policies import PolicyChoice, PolicySource
 from molmoact2.inference import MolmoAct2Policy, load_policy
 from molmoact2.inference.checkpoint import locate
 from molmoact2.inference.decoding import DecodingError
+from molmoact2.inference.fingerprint import digest_of
 from molmoact2.inference.session import Session
 from molmoact2.model.config import read_config
 from molmoact2.tokens.action import ActionDecodeError
@@ -73,11 +73,4 @@ def check_thinking(name: str) -> None:
 def fingerprint(name: str) -> str:
     """The commit of a hub id, or a digest of all files of a directory; ValueError when there is no such checkpoint."""
     directory, commit = locate(name, None)
-    if commit:
-        return f"commit:{commit}"
-    digest = hashlib.sha256()
-    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(directory)} {content}\n".encode())
-    return f"sha256:{digest.hexdigest()[:16]}"
+    return f"commit:{commit}" if commit else digest_of(directory)

@@ -4,6 +4,7 @@ What it can do is decided here, and every question is checked; `call` then answe
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Unpack, overload
 
@@ -116,7 +117,7 @@ class MolmoAct2Policy:
 
         Raises ValueError, before anything is computed, for what the checkpoint cannot do, an observation that is not
         the embodiment's, and options out of range; DecodingError or ActionDecodeError where the checkpoint does not
-        finish what it says, or says no action. There is never a made-up action.
+        finish what it says, or says no action. Sessions are then as they were. There is never a made-up action.
         """
         request, is_list = Request(**options), not isinstance(observation, Observation)
         observations = [observation] if isinstance(observation, Observation) else checked_observations(observation)
@@ -134,7 +135,9 @@ class MolmoAct2Policy:
             guidance=pull,
         )
         # Gradients need tensors that inference mode does not make; the weights are not learned either way.
-        with torch.inference_mode(pull is None or not pull.needs_gradient), torch.no_grad():
+        with ExitStack() as episodes, torch.inference_mode(pull is None or not pull.needs_gradient), torch.no_grad():
+            for session in filter(None, request.sessions(len(observations))):
+                episodes.enter_context(session.undone_on_error())
             chunks = call.answer(observations, is_list=is_list)
         return chunks if is_list else chunks[0]
 

@@ -1,6 +1,8 @@
 """One robot's episode: what a policy may remember from one call to the next. Nothing of it lives in the policy."""
 
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,6 +95,17 @@ class Session:
     @depth.setter
     def depth(self, memory: DepthMemory | DepthInTheMaking | None) -> None:
         self._depth = memory
+
+    @contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """A call that fails inside leaves the episode as it was: its depth map and its noise."""
+        depth, noise = self._depth, self.generator.get_state()
+        try:
+            yield
+        except ValueError:
+            self._depth = depth
+            self.generator.set_state(noise)
+            raise
 
     def plan(self, image: UInt8[np.ndarray, "h w 3"], num_codes: int) -> DepthPlan:
         """What of the depth map of a new image is to be said.
