@@ -1,7 +1,7 @@
 """What a server adds to its policy, and what many robots get from one.
 
-one robot     a policy in this process against the same policy behind a server in another, asked in turns over our own
-              protocol with two raw images of 360 x 640 (target: at most 3 ms at the median); once with a policy that
+one robot     a policy in this process against the same policy behind a server in another, asked in turns by our own
+              client with two raw images of 360 x 640 (target: at most 3 ms at the median); once with a policy that
               answers at once, where the server's own work is all there is
 many robots   answers a second and latencies with 1, 4 and 16 robots that ask without a pause, one by one and together
 """
@@ -16,9 +16,9 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
-from websockets.sync.client import ClientConnection, connect
 
 from benchmarks.measuring import Settings, in_turns, measure, milliseconds, print_table, ratio
+from molmoact2.client import Client, RefusedError
 from molmoact2.embodiments import SO101_TABLETOP
 from molmoact2.inference import MolmoAct2Policy, load_policy
 from molmoact2.serving.app import build_app
@@ -27,9 +27,6 @@ from molmoact2.serving.run import serve
 from molmoact2.serving.settings import ServerSettings
 from molmoact2.testing import fake_observation
 from molmoact2.types import ActionChunk, Observation
-from molmoact2.wire.codec import decode, encode
-from molmoact2.wire.limits import Limits
-from molmoact2.wire.messages import Answer, Ask, Hello
 
 POLICY = "nano-so101"
 CAMERA_SIZE = (360, 640)
@@ -54,27 +51,18 @@ def load(*, is_instant: bool) -> MolmoAct2Policy:
 
 
 class Robot:
-    """A client of our own protocol."""
+    """One that asks with our client."""
 
     def __init__(self, port: int) -> None:
-        self.line: ClientConnection = connect(f"ws://127.0.0.1:{port}/v1", compression=None, max_size=None).__enter__()
-        self.say(Hello(client="benchmark"))
+        self.client = Client(f"ws://127.0.0.1:{port}")
         noise = np.random.default_rng(port)
         images = {name: noise.integers(0, 256, (*CAMERA_SIZE, 3), np.uint8) for name in SO101_TABLETOP.cameras}
         plain = fake_observation()
         self.observation = Observation(images=images, state=plain.state, instruction=plain.instruction)
 
-    def say(self, message: Hello | Ask) -> object:
-        """Send a message and wait for what comes back."""
-        self.line.send(encode(message))
-        reply = self.line.recv()
-        assert isinstance(reply, bytes)
-        return decode(reply, Limits())
-
     def act(self) -> None:
         """Ask once."""
-        answer = self.say(Ask(id=0, observation=self.observation, observed_at=0.0, seed=0))
-        assert isinstance(answer, Answer), answer
+        self.client.act(self.observation, seed=0)
 
 
 def run_server(pipe: Connection, is_instant: bool, max_batch: int, threads: int) -> None:
@@ -97,7 +85,7 @@ def served(settings: Settings, *, is_instant: bool, max_batch: int = 8) -> Itera
         robot = Robot(port)
         while not is_answered(robot):
             time.sleep(0.1)  # it is still warming up
-        robot.line.close()
+        robot.client.close()
         yield lambda: Robot(port)
     finally:
         process.terminate()
@@ -106,7 +94,11 @@ def served(settings: Settings, *, is_instant: bool, max_batch: int = 8) -> Itera
 
 def is_answered(robot: Robot) -> bool:
     """Whether the server is ready."""
-    return isinstance(robot.say(Ask(id=0, observation=robot.observation, observed_at=0.0)), Answer)
+    try:
+        robot.act()
+    except RefusedError:
+        return False
+    return True
 
 
 def benchmark(settings: Settings) -> None:
@@ -130,7 +122,7 @@ def one_robot(settings: Settings) -> None:
                 )
                 in_process.append(seconds["bare"])
                 over_the_wire.append(seconds["served"])
-            robot.line.close()
+            robot.client.close()
         bare, wire = statistics.median(in_process), statistics.median(over_the_wire)
         added = statistics.quantiles([w - b for w, b in zip(over_the_wire, in_process, strict=True)], n=10)
         cells = [milliseconds(bare), milliseconds(wire), milliseconds(added[4]), milliseconds(added[0])]
@@ -166,7 +158,7 @@ def busy(robots: Sequence[Robot], settings: Settings) -> list[str]:
         latencies = sorted(second for seconds in crowd.map(work, robots) for second in seconds)
     rate = len(latencies) / (time.perf_counter() - begin)
     for robot in robots:
-        robot.line.close()
+        robot.client.close()
     worst = latencies[min(len(latencies) - 1, int(0.95 * len(latencies)))]
     return [f"{rate:.1f}", milliseconds(statistics.median(latencies)), milliseconds(worst)]
 

@@ -95,6 +95,17 @@ def test_what_is_asked_arrives_and_what_is_answered_comes_back():
     assert 0 < chunk.timing["round_trip"] < 10
 
 
+@pytest.mark.parametrize("side", [8, 360], ids=["short", "in pieces"])
+def test_images_of_any_size_arrive_whole(server: FakeServer, side: int):
+    picture = np.random.default_rng(side).integers(0, 256, (side, 640, 3), np.uint8)
+    images = {"front": picture, "wrist": picture[::-1]}
+    with client_of(server) as client:
+        client.act(replace(OBSERVATION, images=images))
+    (ask,) = server.asks()
+    for name, image in images.items():
+        np.testing.assert_array_equal(ask.observation.images[name], image)
+
+
 def test_numbers_of_questions_count_up(server: FakeServer):
     with client_of(server) as client:
         assert [client.act(OBSERVATION).actions[0, 0] for _ in range(3)] == [0, 1, 2]

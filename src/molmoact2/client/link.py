@@ -25,6 +25,8 @@ PING_S = 5.0
 """Between two pings."""
 STUCK_S = 10.0
 """A server that does not answer a ping for this long, or does not read a message to its end, is gone."""
+FRAGMENT_BYTES = 2**18
+"""Of one websocket frame: a third less time for two images of 360 x 640 than as one frame."""
 CLOSE_S = 1.0
 """How long a server is waited for to say goodbye."""
 
@@ -110,7 +112,7 @@ class Link:
     async def _write(self, data: bytes) -> None:
         try:
             async with asyncio.timeout(STUCK_S):
-                await self.socket.send(data)
+                await self.socket.send(fragments(data))
         except ConnectionClosed:
             pass  # whoever receives is told why
         except TimeoutError:
@@ -127,6 +129,13 @@ class Link:
                 await self.socket.close()
         except TimeoutError:
             self.socket.transport.abort()
+
+
+def fragments(data: bytes) -> bytes | list[memoryview]:
+    """A message in pieces, so that each is on its way while the next is masked; short ones as they are."""
+    view = memoryview(data)
+    pieces = [view[begin : begin + FRAGMENT_BYTES] for begin in range(0, len(data), FRAGMENT_BYTES)]
+    return pieces if len(pieces) > 1 else data
 
 
 async def finished(task: asyncio.Task[None], deadline: float) -> None:
