@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """The suites, their tasks in the official order, and the tasks' official initial states.
 
 Beside LIBERO's five suites there are LIBERO-PRO's variants of four of them: "libero_object_lan" (the instruction is put
