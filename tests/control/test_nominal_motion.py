@@ -8,7 +8,7 @@ from molmoact2.control.limits import MotionLimits
 from molmoact2.control.robot import Reading
 from molmoact2.embodiments import SO101_TABLETOP
 
-pytest.importorskip("mujoco")
+pytest.importorskip("molmoact2.envs.headless", exc_type=ImportError)
 
 LIMITS = MotionLimits.of(SO101_TABLETOP)
 
