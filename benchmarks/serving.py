@@ -29,6 +29,7 @@ from molmoact2.testing import fake_observation
 from molmoact2.types import ActionChunk, Observation
 
 POLICY = "nano-so101"
+POLICIES = (("answers at once", True), (POLICY, False))
 CAMERA_SIZE = (360, 640)
 ROBOTS = (1, 4, 16)
 BATCHES = (1, 8)
@@ -110,7 +111,7 @@ def benchmark(settings: Settings) -> None:
 def one_robot(settings: Settings) -> None:
     """A policy by itself and behind a server, in turns."""
     rows = []
-    for name, is_instant in (("answers at once", True), (POLICY, False)):
+    for name, is_instant in POLICIES[:1] if settings.smoke else POLICIES:
         policy = load(is_instant=is_instant)
         with served(settings, is_instant=is_instant) as new_robot:
             robot = new_robot()
@@ -135,7 +136,7 @@ def many_robots(settings: Settings) -> None:
     """Robots that ask without a pause."""
     counts = ROBOTS[:2] if settings.smoke else ROBOTS
     rows = []
-    for max_batch in BATCHES:
+    for max_batch in BATCHES[1:] if settings.smoke else BATCHES:
         with served(settings, is_instant=False, max_batch=max_batch) as new_robot:
             rows += [[str(n), str(max_batch), *busy([new_robot() for _ in range(n)], settings)] for n in counts]
     columns = ["robots", "together at most", "answers / s", "median, ms", "95 %, ms"]
