@@ -87,9 +87,24 @@ def test_an_observation_of_another_robot_is_trouble_for_good(checkpoint: str, re
     assert trouble.is_final
 
 
+def test_who_can_think_thinks_when_asked_to(checkpoint: str, request_again: PlanRequest):
+    for asking in (Asking(), Asking(think=True), Asking(think=True, think_ahead=True)):
+        planner = checkpoint_source("nano-think", SO101_TABLETOP, VirtualClock(), asking, is_virtual=True).start(5)
+        planner.ask(request_again)
+        plan = only(planner)
+        assert isinstance(plan, Plan)
+        assert (plan.depth is not None) == asking.think
+    with pytest.raises(ValueError, match="not trained to think"):
+        checkpoint_source(checkpoint, SO101_TABLETOP, VirtualClock(), Asking(think=True))
+    with pytest.raises(ValueError, match="--think"):
+        Asking(think_ahead=True)
+
+
 def test_a_server_of_another_robot_is_refused(checkpoint: str):
     card = robot_card(load_policy(checkpoint).processor.tag(SO101_TABLETOP.tag))
-    client = SimpleNamespace(welcome=SimpleNamespace(robots=(card,), model="tiny"), robot=lambda _tag: card)
+    client = SimpleNamespace(
+        welcome=SimpleNamespace(robots=(card,), model="tiny", can_think=False), robot=lambda _tag: card
+    )
     fake = cast(Client, cast(Any, client))
     with pytest.raises(ValueError, match="Serve a checkpoint of this robot"):
         server_source(fake, EMBODIMENTS["yam_dual_molmoact2"], VirtualClock(), Asking())

@@ -66,6 +66,10 @@ class Run:
     """Seconds for which every plan is held back, to see what a slow network would do."""
     flow_steps: int | None = None
     """Steps of the flow sampler; the checkpoint's own number by default."""
+    think: bool = False
+    """A policy that was trained to think predicts the depth map before it plans; the dashboard shows it."""
+    think_ahead: bool = False
+    """With --think, plan on the depth map of the look before, and renew it while the arm moves."""
     doctor: bool = True
     """Compare a real robot with the checkpoint before anything moves."""
 
@@ -134,6 +138,8 @@ class Run:
             is_real_time=self.execution == "real-time",
             added_latency_s=self.added_latency,
             num_flow_steps=self.flow_steps,
+            think=self.think,
+            think_ahead=self.think_ahead,
         )
         if self.policy is not None:
             return checkpoint_source(self.policy, robot.embodiment, robot.clock, asking)

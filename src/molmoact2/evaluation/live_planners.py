@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from molmoact2.client import Client, RemotePlanner
+from molmoact2.client import AskOptions, Client, RemotePlanner
 from molmoact2.control.loop import Wishes
 from molmoact2.control.plan import Planner, PlanRequest
 from molmoact2.control.planners import Answer, LocalPlanner, PunctualPlanner
@@ -48,6 +48,22 @@ class Asking:
     """For which every plan is held back."""
     num_flow_steps: int | None = None
     """Of the sampler; the checkpoint's own number by default."""
+    think: bool = False
+    """Whether the depth map is predicted first."""
+    think_ahead: bool = False
+    """Whether it acts on the map of the look before, and says that of this one while the arm moves."""
+
+    def __post_init__(self) -> None:
+        require(self.think or not self.think_ahead, "To think ahead is a way to think: ask for --think as well.")
+
+    def options(self, horizon: int) -> AskOptions:
+        """Of every question to a policy that plans `horizon` rows."""
+        options = AskOptions(num_action_steps=horizon, num_steps=self.num_flow_steps)
+        return options | AskOptions(think=self.think, think_ahead=self.think_ahead)
+
+    def check(self, name: str, *, can_think: bool) -> None:
+        """ValueError where a policy is asked to think and was not trained to."""
+        require(can_think or not self.think, f"{name} was not trained to think: ask it without --think.")
 
 
 def server_source(client: Client, embodiment: Embodiment, clock: Clock, asking: Asking) -> PlannerSource:
@@ -56,6 +72,7 @@ def server_source(client: Client, embodiment: Embodiment, clock: Clock, asking: 
     Raises ValueError where its checkpoint does not know the robot, or means other joints by it; ConnectionLost or
     Refused where there is no connection.
     """
+    asking.check(client.welcome.model, can_think=client.welcome.can_think)
     known = {card.tag for card in client.welcome.robots}
     card = client.robot(embodiment.tag if embodiment.tag in known else None)
     require(
@@ -71,9 +88,7 @@ def server_source(client: Client, embodiment: Embodiment, clock: Clock, asking: 
             clock,
             real_time=asking.is_real_time,
             added_latency_s=asking.added_latency_s,
-            embodiment=card.tag,
-            num_action_steps=card.action_horizon,
-            num_steps=asking.num_flow_steps,
+            **(AskOptions(embodiment=card.tag) | asking.options(card.action_horizon)),
         )
 
     return PlannerSource(
@@ -94,8 +109,9 @@ def checkpoint_source(
     With `is_virtual` time, a plan comes after exactly the added latency, whatever the computer takes.
     """
     policy = load_policy(name)
+    asking.check(name, can_think=policy.can_think)
     tag = policy.processor.tag(embodiment.tag)
-    options = {"num_action_steps": tag.action_horizon, "num_steps": asking.num_flow_steps}
+    options = dict(asking.options(tag.action_horizon))
 
     def start(seed: int | None) -> Planner:
         episode = CheckpointEpisode(
