@@ -8,6 +8,9 @@ READY := .venv/ready
 TORCH ?= $(if $(filter Linux,$(shell uname)),torch==2.13.0+cpu,torch==2.13.0)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
+# Clients of other projects that the tests ask our server with; without what they pin, such as an old numpy.
+PEERS := json-numpy==2.1.1 openpi-client==0.1.2 vla-eval==0.8.0
+
 # Small networks are slower on several threads, and the tests use all cores anyway.
 ONE_THREAD := OMP_NUM_THREADS=1
 
@@ -48,6 +51,7 @@ $(READY): pyproject.toml | $(BIN)/python
 	@echo "Installing molmoact2 and its tools into .venv (a few minutes, once)"
 	$(BIN)/pip install --quiet "$(TORCH)" 2>/dev/null || $(BIN)/pip install --quiet "$(TORCH)" --extra-index-url $(TORCH_INDEX)
 	$(BIN)/pip install --quiet --editable ".[dev,sim,train,serve,client]"
+	-$(BIN)/pip install --quiet --no-deps $(PEERS)
 	touch $@
 
 $(BIN)/python:
