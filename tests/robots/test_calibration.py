@@ -10,10 +10,7 @@ from molmoact2.robots.calibration import (
     NEW_SO_FRAME,
     OLD_SO_FRAME,
     JointFrame,
-    closed_from_open,
     closed_from_width,
-    fraction_from_percent,
-    percent_from_fraction,
     possible_units,
     width_from_closed,
 )
@@ -61,15 +58,11 @@ def test_frame_that_cannot_be_undone_is_refused(signs: tuple[int, ...], offsets:
 def test_grippers():
     assert closed_from_width([0.0, 0.085]).tolist() == [1.0, 0.0]
     assert width_from_closed([1.0, 0.0]).tolist() == [0.0, 0.085]
-    assert closed_from_open([0.0, 1.0]).tolist() == [1.0, 0.0]
-    assert percent_from_fraction(0.25) == 25.0
 
 
 @given(FRACTIONS)
 def test_gripper_conversions_are_undone(fraction: float):
     assert closed_from_width(width_from_closed(fraction)) == pytest.approx(fraction, abs=1e-12)
-    assert closed_from_open(closed_from_open(fraction)) == pytest.approx(fraction, abs=1e-12)
-    assert fraction_from_percent(percent_from_fraction(fraction)) == pytest.approx(fraction, abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,6 @@ SO_FRAMES = {"new": NEW_SO_FRAME, "old": OLD_SO_FRAME}
 """Calibration that a checkpoint's data had -> the frame of an arm that is calibrated today."""
 
 
-def closed_from_open(fraction: ArrayLike) -> NDArray[np.float64]:
-    """How far a gripper is closed from how far it is open, both in [0, 1]; its own inverse."""
-    return 1.0 - np.asarray(fraction, np.float64)
-
-
 def closed_from_width(width_m: ArrayLike, *, open_m: float = FRANKA_GRIPPER_WIDTH_M) -> NDArray[np.float64]:
     """How far a gripper is closed, 0 open and 1 closed as DROID counts, from the distance of its fingers in metres."""
     return 1.0 - np.asarray(width_m, np.float64) / open_m
@@ -64,16 +59,6 @@ def closed_from_width(width_m: ArrayLike, *, open_m: float = FRANKA_GRIPPER_WIDT
 def width_from_closed(closed: ArrayLike, *, open_m: float = FRANKA_GRIPPER_WIDTH_M) -> NDArray[np.float64]:
     """The distance of the fingers in metres from how far the gripper is closed: the inverse of `closed_from_width`."""
     return (1.0 - np.asarray(closed, np.float64)) * open_m
-
-
-def percent_from_fraction(fraction: ArrayLike) -> NDArray[np.float64]:
-    """[0, 1] as [0, 100]."""
-    return np.asarray(fraction, np.float64) * 100.0
-
-
-def fraction_from_percent(percent: ArrayLike) -> NDArray[np.float64]:
-    """[0, 100] as [0, 1]."""
-    return np.asarray(percent, np.float64) / 100.0
 
 
 def possible_units(joints: ArrayLike) -> tuple[Unit, ...]:
